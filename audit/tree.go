@@ -1,0 +1,84 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"math/bits"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Hash is a hash of the tree, of a leaf or of an inner node (RFC 6962, section 2.1).
+type Hash = tlog.Hash
+
+// MaxSize is the greatest number of leaves in a tree.
+const MaxSize = MaxInteger
+
+// maxEdge is the greatest number of complete subtrees that a tree of at most MaxSize leaves consists of.
+const maxEdge = 53
+
+// LeafHash returns the hash of an event's content as a leaf of the tree.
+func LeafHash(content []byte) Hash { return tlog.RecordHash(content) }
+
+// Tree is an RFC 6962 Merkle tree as far as one needs it to append: its size and the roots of the complete subtrees
+// that it consists of, its right edge. The zero value is the empty tree. A Tree is a plain value: assignment copies it.
+type Tree struct {
+	size int64
+	edge [maxEdge]Hash // the first bits.OnesCount64(size) are in use, the largest subtree first
+}
+
+// ParseTree returns the tree of that size with that edge, as Edge returned it. It returns ErrFormat when the edge can't
+// belong to the size. It can't tell whether the hashes are the right ones: that is what CheckHead is for.
+func ParseTree(size int64, edge []byte) (Tree, error) {
+	if size < 0 || size > MaxSize {
+		return Tree{}, fmt.Errorf("%w: tree size is out of range", ErrFormat)
+	}
+	if len(edge) != bits.OnesCount64(uint64(size))*hashSize {
+		return Tree{}, fmt.Errorf("%w: tree edge has the wrong length for its size", ErrFormat)
+	}
+	t := Tree{size: size}
+	for i := range len(edge) / hashSize {
+		copy(t.edge[i][:], edge[i*hashSize:])
+	}
+	return t, nil
+}
+
+// Size returns the number of leaves.
+func (t *Tree) Size() int64 { return t.size }
+
+// Append adds a leaf. It panics when the tree already has MaxSize leaves, which Extend and Verify rule out.
+func (t *Tree) Append(leaf Hash) {
+	if t.size >= MaxSize {
+		panic("audit: tree is full")
+	}
+	n := bits.OnesCount64(uint64(t.size))
+	for rest := t.size; rest&1 == 1; rest >>= 1 {
+		n--
+		leaf = tlog.NodeHash(t.edge[n], leaf)
+	}
+	t.edge[n] = leaf
+	t.size++
+}
+
+// Root returns the root hash; that of the empty tree is the SHA-256 of nothing.
+func (t *Tree) Root() Hash {
+	n := bits.OnesCount64(uint64(t.size))
+	if n == 0 {
+		return sha256.Sum256(nil)
+	}
+	root := t.edge[n-1]
+	for i := n - 2; i >= 0; i-- {
+		root = tlog.NodeHash(t.edge[i], root)
+	}
+	return root
+}
+
+// Edge returns the roots of the complete subtrees, the largest first, 32 bytes each, in a fresh slice.
+func (t *Tree) Edge() []byte {
+	n := bits.OnesCount64(uint64(t.size))
+	edge := make([]byte, 0, n*hashSize)
+	for i := range n {
+		edge = append(edge, t.edge[i][:]...)
+	}
+	return edge
+}
