@@ -190,9 +190,10 @@ func (g *Grant) vend(now int64) (*Grant, Event) {
 // expired, or used_up when its count was reached. Any other grant is returned
 // unchanged. Whoever loads a grant to change it settles it first, so that the
 // log names every end; what Settle wrote stands, whatever a clock says later.
+// A time that is out of range settles nothing.
 func Settle(g Grant, now int64) Transition {
 	event, ended := g.ended(now)
-	if !ended {
+	if !ended || checkTime(now) != nil {
 		return unchanged(g)
 	}
 	n := g.next(now)

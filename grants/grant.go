@@ -177,6 +177,8 @@ func (g Grant) Check() error {
 		return inconsistent("cycle or revision")
 	case g.RequiredApprovals < 1 || g.RequiredApprovals > MaxRequiredApprovals || g.Approvals < 0:
 		return inconsistent("approvals")
+	case g.Status == StatusPending && g.Approvals >= g.RequiredApprovals:
+		return inconsistent("approvals complete but pending")
 	case g.Asked.Validate() != nil || g.Granted.Validate() != nil:
 		return inconsistent("terms")
 	case g.VendsUsed < 0:

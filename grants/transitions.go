@@ -29,11 +29,16 @@ type RequestInput struct {
 // Errors: ErrAlreadyPending, ErrAlreadyApproved, ErrUnsettled, ErrTerms,
 // ErrInput, ErrInconsistent.
 func Request(prev *Grant, in RequestInput, now int64) (Transition, error) {
-	if prev != nil && prev.Status == StatusPending {
-		return Transition{}, ErrAlreadyPending
-	}
-	if prev != nil && prev.Status == StatusApproved {
-		return Transition{}, settledOr(*prev, now, ErrAlreadyApproved)
+	if prev != nil {
+		if err := in.matches(*prev); err != nil {
+			return Transition{}, err
+		}
+		switch prev.Status {
+		case StatusPending:
+			return Transition{}, ErrAlreadyPending
+		case StatusApproved:
+			return Transition{}, settledOr(*prev, now, ErrAlreadyApproved)
+		}
 	}
 	if err := in.Asked.Validate(); err != nil {
 		return Transition{}, err
@@ -158,8 +163,9 @@ type AssignInput struct {
 	// Terms bound the access. For a pending request they may only narrow
 	// what was asked, and a zero field keeps it.
 	Terms Terms
-	// Ticket and Reason are the administrator's own; the reason goes to the
-	// approval's row, never to the grant's.
+	// Ticket and Reason are the administrator's own. The reason goes to the
+	// approval's row, never to the grant's; the ticket of a pending request
+	// stays.
 	Ticket string
 	Reason string
 	// RequiredApprovals is what the tool requires; 0 means 1.
@@ -190,7 +196,10 @@ func Assign(prev *Grant, in AssignInput, now int64) (Transition, error) {
 		}
 		switch {
 		case prev.Status == StatusApproved:
-			return unchanged(*prev), settledOr(*prev, now, prev.Check())
+			if err := settledOr(*prev, now, prev.Check()); err != nil {
+				return Transition{}, err
+			}
+			return unchanged(*prev), nil
 		case prev.Status == StatusPending && max(prev.RequiredApprovals, required) == 1:
 			return Approve(*prev, ApproveInput{
 				By: in.By, Owner: in.Owner, OtherApprovers: in.OtherApprovers, Terms: in.Terms, Reason: in.Reason,
@@ -292,6 +301,7 @@ func Narrow(g Grant, terms Terms, by Decider, now int64) (Transition, error) {
 }
 
 // begin returns the row with which a cycle begins, its status still unset.
+// That prev is the grant that id means has been checked.
 func begin(prev *Grant, id Identity, required, now int64) (Grant, error) {
 	required, err := requiredApprovals(required)
 	if err != nil {
@@ -308,9 +318,6 @@ func begin(prev *Grant, id Identity, required, now int64) (Grant, error) {
 			ID: id.ID, Organization: id.Organization, Agent: id.Agent, Tool: id.Tool,
 			Cycle: 1, RequiredApprovals: required, CreatedAt: now, UpdatedAt: now, Revision: 1,
 		}, nil
-	}
-	if err := id.matches(*prev); err != nil {
-		return Grant{}, err
 	}
 	if err := prev.Check(); err != nil {
 		return Grant{}, err

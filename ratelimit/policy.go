@@ -46,7 +46,10 @@ func ParsePolicy(s string) (Policy, error) {
 		return Policy{}, ErrPolicy
 	}
 	p := Policy{Limit: n, Window: w}
-	return p, p.Validate()
+	if err := p.Validate(); err != nil {
+		return Policy{}, err
+	}
+	return p, nil
 }
 
 // String returns the policy as ParsePolicy reads it.
@@ -54,9 +57,13 @@ func (p Policy) String() string {
 	if p.Off() {
 		return "off"
 	}
-	w := p.Window.String()
-	w = strings.TrimSuffix(w, "0s")
-	w = strings.TrimSuffix(w, "0m")
+	w := p.Window.String() // such as 1h0m0s
+	if strings.HasSuffix(w, "m0s") {
+		w = strings.TrimSuffix(w, "0s")
+	}
+	if strings.HasSuffix(w, "h0m") {
+		w = strings.TrimSuffix(w, "0m")
+	}
 	return strconv.Itoa(p.Limit) + "/" + w
 }
 
