@@ -16,32 +16,32 @@ const (
 // KeyProvider wraps and unwraps data keys with keys that it alone holds. Package
 // vaulttest has a test for each clause, of the same name:
 //
-//   - CurrentKey: CurrentKey names the key that WrapKey uses now, in 1 to 128
+//  1. CurrentKey: CurrentKey names the key that WrapKey uses now, in 1 to 128
 //     printable ASCII characters without spaces; while the key is not changed, the
 //     name stays, and Wrapped.Provider is that name.
-//   - RoundTrip: UnwrapKey returns the 32 bytes that were given to WrapKey with an
+//  2. RoundTrip: UnwrapKey returns the 32 bytes that were given to WrapKey with an
 //     equal context.
-//   - Ownership: WrapKey neither changes nor keeps the key it is given. UnwrapKey
+//  3. Ownership: WrapKey neither changes nor keeps the key it is given. UnwrapKey
 //     returns a slice of its own for each call, which the caller zeroes, and
 //     changes nothing of Wrapped.
-//   - KeyLength: WrapKey refuses a key that does not have 32 bytes with
+//  4. KeyLength: WrapKey refuses a key that does not have 32 bytes with
 //     ErrKeyLength.
-//   - ContextBound: UnwrapKey with a context that differs in any field, or in
+//  5. ContextBound: UnwrapKey with a context that differs in any field, or in
 //     where one field ends and the next begins, fails with ErrUnwrap.
-//   - Authenticated: UnwrapKey of a blob that was changed, cut, extended or
+//  6. Authenticated: UnwrapKey of a blob that was changed, cut, extended or
 //     emptied fails with ErrUnwrap and does not panic.
-//   - UnknownKey: UnwrapKey of a Wrapped whose Provider names a key that is not
+//  7. UnknownKey: UnwrapKey of a Wrapped whose Provider names a key that is not
 //     held fails with ErrUnknownKey; the error names the id needed, and the ids
 //     held where the provider knows them.
-//   - CrossKey: what another key wrapped fails with ErrUnknownKey under that
+//  8. CrossKey: what another key wrapped fails with ErrUnknownKey under that
 //     key's name, and with ErrUnwrap under the name of a key that is held.
-//   - Bounded: a blob has 1 to 4096 bytes.
-//   - Concurrent: all methods may be called from many goroutines at once.
-//   - Cancelled: with a context that is done, every method fails with the
+//  9. Bounded: a blob has 1 to 4096 bytes.
+//  10. Concurrent: all methods may be called from many goroutines at once.
+//  11. Cancelled: with a context that is done, every method fails with the
 //     context's error, at once.
-//   - Unavailable: when the service that holds the key can't be reached, every
+//  12. Unavailable: when the service that holds the key can't be reached, every
 //     method that needs it fails with ErrUnavailable, in bounded time.
-//   - Redacted: neither errors nor the printed or encoded provider nor the blob
+//  13. Redacted: neither errors nor the printed or encoded provider nor the blob
 //     show a byte of the wrapped key or of the provider's own.
 type KeyProvider interface {
 	CurrentKey(ctx context.Context) (string, error)

@@ -23,11 +23,11 @@ func WithOther(open func(t *testing.T) vault.KeyProvider) Option {
 	return func(s *suite) { s.other = open }
 }
 
-// WithUnavailable gives the suite a provider whose key service can't be reached.
-// Without it the clause Unavailable is skipped; providers that need no service
-// leave it out.
-func WithUnavailable(open func(t *testing.T) vault.KeyProvider) Option {
-	return func(s *suite) { s.unavailable = open }
+// WithOutage gives the suite a provider and a function that makes its key service
+// unreachable. Without it the clause Unavailable is skipped; providers that need no
+// service leave it out.
+func WithOutage(open func(t *testing.T) (p vault.KeyProvider, fail func())) Option {
+	return func(s *suite) { s.outage = open }
 }
 
 // WithSecrets gives the suite byte strings that must never be printed, such as the
@@ -59,8 +59,9 @@ func TestProvider(t *testing.T, open func(t *testing.T) vault.KeyProvider, opts 
 
 // suite is what the clauses work with.
 type suite struct {
-	open, other, unavailable func(t *testing.T) vault.KeyProvider
-	secrets                  [][]byte
+	open, other func(t *testing.T) vault.KeyProvider
+	outage      func(t *testing.T) (vault.KeyProvider, func())
+	secrets     [][]byte
 }
 
 // reporter is the part of testing.T that a clause reports through; the suite's own
