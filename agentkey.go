@@ -1,0 +1,316 @@
+package agentkey
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// Manager carries all sealing, deciding, vending and recording. It is safe for
+// concurrent use. It starts no goroutine; background work is done by Run.
+type Manager struct {
+	config       Config
+	store        storage.Store
+	limiter      ratelimit.Limiter
+	log          *slog.Logger
+	validation   *validation
+	installation string
+	publicKey    string
+	verifier     *audit.Verifiers
+	keys         *keyring
+	heads        heads
+	refusals     refusals
+	failures     failures
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+// New validates the configuration and looks at the storage once. On an empty
+// storage it begins an installation: its id, its signing key, and the reserved
+// organization's log. It never migrates.
+//
+// With a key provider that can't unwrap what the installation was begun with, the
+// error is an ErrKeys that names the keys needed and held by id.
+func New(ctx context.Context, c Config) (*Manager, error) {
+	v, err := newValidation()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(v); err != nil {
+		return nil, err
+	}
+	if c.Limiter == nil {
+		policies := c.Policies
+		if policies == nil {
+			policies = ratelimit.DefaultPolicies()
+		}
+		if c.Limiter, err = ratelimit.NewMemory(policies, maxSubjects); err != nil {
+			return nil, fmt.Errorf("agentkey: Config.Policies: %w", err)
+		}
+	}
+	c = c.withDefaults()
+	m := &Manager{
+		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v,
+		heads:    heads{last: make(map[string]knownHead)},
+		refusals: refusals{counts: make(map[refusalKey]*refusalCount)},
+		failures: failures{counts: make(map[string]*failureCount)},
+		keys: &keyring{
+			store: c.Storage, provider: c.Keys, clock: c.Clock, lifetime: c.KeyLifetime, timeout: c.KeyTimeout,
+			slots: make(map[string]*slot),
+		},
+	}
+	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Kinds of generic records.
+const (
+	kindInstallation  = "installation"
+	kindAdministrator = "administrator"
+	kindToken         = "token"
+)
+
+const installationRecord = "self"
+
+type installationPayload struct {
+	ID string `json:"id"`
+}
+
+// open reads the installation, or begins one.
+func (m *Manager) open(ctx context.Context) error {
+	for range maxRuns {
+		var r storage.Record
+		var found bool
+		err := m.store.View(ctx, storage.System, func(ctx context.Context, tx storage.ReadTx) (err error) {
+			r, found, err = tx.Record(ctx, kindInstallation, installationRecord)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("agentkey: read installation: %w", storageError(err))
+		}
+		if !found {
+			if err := m.begin(ctx); err != nil && !errors.Is(err, errConflict) {
+				return fmt.Errorf("agentkey: begin installation: %w", err)
+			}
+			continue
+		}
+		return m.resume(ctx, r)
+	}
+	return fmt.Errorf("agentkey: begin installation: %w", ErrStorage)
+}
+
+func (m *Manager) resume(ctx context.Context, r storage.Record) error {
+	var p installationPayload
+	if err := json.Unmarshal(r.Payload, &p); err != nil || p.ID == "" {
+		return fmt.Errorf("agentkey: installation record: %w", ErrIntegrity)
+	}
+	m.installation, m.keys.installation = p.ID, p.ID
+	keys, err := m.keys.acquire(ctx, storage.System, true)
+	if err != nil {
+		return fmt.Errorf("agentkey: keys of the installation: %w", err)
+	}
+	defer keys.release()
+	r.Organization = storage.System
+	if err := keys.rows.Verify(r.Row(p.ID), r.Seal); err != nil || keys.signer == nil {
+		return fmt.Errorf("agentkey: installation record: %w", ErrIntegrity)
+	}
+	m.publicKey = keys.signer.PublicKey()
+	m.verifier, err = audit.NewVerifiers(m.publicKey)
+	return err
+}
+
+// begin makes the installation: its id, the reserved organization's data keys
+// and its first event, all in one transaction.
+func (m *Manager) begin(ctx context.Context) error {
+	m.installation = newID()
+	m.keys.installation = m.installation
+	now := micros(m.config.Clock())
+	r, rows, err := m.newKeys(ctx, storage.System, now, vault.PurposeRow, vault.PurposeSeal, vault.PurposeSign)
+	if err != nil {
+		return err
+	}
+	defer destroyKeys(r.keys)
+	payload, err := json.Marshal(installationPayload{ID: m.installation})
+	if err != nil {
+		return err
+	}
+	err = m.store.Update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
+		head, err := tx.Head(ctx)
+		if err != nil {
+			return err
+		}
+		if head.Size > 0 {
+			return errConflict
+		}
+		u := m.firstUnit(storage.System, now, r)
+		e := u.event(system, audit.ActionInstallationCreated)
+		e.Target = audit.Ref{Kind: audit.KindInstallation, ID: m.installation}
+		record := storage.Record{Kind: kindInstallation, ID: installationRecord, Payload: payload, Revision: 1}
+		if err := u.putRecord(e, record); err != nil {
+			return err
+		}
+		for _, d := range rows {
+			if err := u.putDataKey(e, d); err != nil {
+				return err
+			}
+		}
+		for _, w := range u.writes {
+			if ok, err := w(ctx, tx); err != nil || !ok {
+				return errors.Join(err, errConflict)
+			}
+		}
+		_, err = m.appendEvents(ctx, tx, u, head, audit.Tree{}, r.signer)
+		return err
+	})
+	if errors.Is(err, errConflict) {
+		return errConflict
+	}
+	return storageError(err)
+}
+
+func (m *Manager) firstUnit(organization string, now int64, r *ring) *unit {
+	return &unit{
+		organization: organization, installation: m.installation, now: now, ring: r,
+		records: make(map[recordRef]storage.Record),
+	}
+}
+
+// newKeys makes and wraps the first data keys of an organization.
+func (m *Manager) newKeys(ctx context.Context, organization string, now int64, purposes ...vault.Purpose) (*ring, []storage.DataKey, error) {
+	keys := make(map[string]*vault.DataKey, len(purposes))
+	rows := make([]storage.DataKey, 0, len(purposes))
+	var rowKey *vault.DataKey
+	for _, p := range purposes {
+		key, row, err := m.keys.wrap(ctx, organization, p, now)
+		if err != nil {
+			destroyKeys(keys)
+			return nil, nil, err
+		}
+		keys[key.ID()] = key
+		rows = append(rows, row)
+		if p == vault.PurposeRow {
+			rowKey = key
+		}
+	}
+	sealer, err := vault.NewRowSealer(rowKey)
+	if err != nil {
+		destroyKeys(keys)
+		return nil, nil, fmt.Errorf("agentkey: row key: %w", err)
+	}
+	sealed := make([]storage.DataKey, len(rows))
+	for i, d := range rows {
+		sealed[i] = d
+		if sealed[i].Seal, err = sealer.Seal(d.Row(m.installation)); err != nil {
+			destroyKeys(keys)
+			return nil, nil, fmt.Errorf("agentkey: row key: %w", err)
+		}
+	}
+	r, err := newRing(organization, m.installation, keys, sealed)
+	if err != nil {
+		destroyKeys(keys)
+		return nil, nil, err
+	}
+	return r, rows, nil
+}
+
+// enter counts a call in, unless the Manager is closed.
+func (m *Manager) enter() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
+	m.calls.Add(1)
+	return nil
+}
+
+func (m *Manager) leave() { m.calls.Done() }
+
+// Close refuses new calls, waits for those under way until ctx ends, writes the
+// refusals counted so far and zeroes the data keys in memory. The storage stays
+// open. Closing twice is fine.
+func (m *Manager) Close(ctx context.Context) error {
+	flushed := m.flush(ctx, true)
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		m.calls.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		m.keys.expire(m.config.Clock(), true)
+	case <-ctx.Done():
+		return fmt.Errorf("agentkey: close: %w", ctx.Err())
+	}
+	if errors.Is(flushed, ErrClosed) {
+		return nil
+	}
+	return flushed
+}
+
+// Installation is the id of this installation, made with its first New.
+func (m *Manager) Installation() string { return m.installation }
+
+// PublicKey is the key that verifies every head of this installation's logs, as
+// a verifier key of signed notes (C2SP).
+func (m *Manager) PublicKey() string { return m.publicKey }
+
+func (m *Manager) verifiers() *audit.Verifiers { return m.verifier }
+
+// Ready says whether a vend could be decided now: storage answers and the keys
+// of the installation are at hand. It answers within the time that a transaction
+// and a call to the key provider may take.
+func (m *Manager) Ready(ctx context.Context) error {
+	m.mu.Lock()
+	closed := m.closed
+	m.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.config.KeyTimeout)
+	defer cancel()
+	if p, ok := m.store.(storage.Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			return storageError(err)
+		}
+	} else if _, err := m.store.Organizations(ctx, "", 1); err != nil {
+		return storageError(err)
+	}
+	r, err := m.keys.acquire(ctx, storage.System, false)
+	if err != nil {
+		return err
+	}
+	r.release()
+	return nil
+}
+
+// who is the actor of an event with what is known of the request.
+type who struct {
+	actor   audit.Actor
+	label   string
+	context RequestContext
+}
+
+// system is who acts when time passes.
+var system = who{actor: audit.Actor{Kind: audit.ActorSystem}}
+
+func (a Actor) who() who { return who{actor: a.audit(), label: a.Label, context: a.Context} }
+
+// seconds gives a duration in microseconds.
+func duration(d time.Duration) int64 { return d.Microseconds() }

@@ -1,0 +1,131 @@
+package agentkey
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// Version is the version of this library, recorded in every event.
+const Version = "0.1.0"
+
+// Config is what a Manager is made of. Only Storage and Keys are required. New
+// works on a copy.
+type Config struct {
+	// Storage keeps the records and the log. Required. The Manager never migrates
+	// and never closes it.
+	Storage storage.Store `validate:"required"`
+
+	// Keys wraps and unwraps the data keys. Required. With another key than the
+	// one that an installation was begun with, New answers an error that names
+	// both by id.
+	Keys vault.KeyProvider `validate:"required"`
+
+	// Notifier is told of new requests and of what else people should know.
+	// Nil: nothing is written to the outbox. It is called by Run only.
+	Notifier Notifier
+
+	// Policies are the rate limits. Nil: ratelimit.DefaultPolicies. Conflicts
+	// with Limiter.
+	Policies ratelimit.Policies
+
+	// Limiter counts calls. Nil: exact windows in this process, over Policies.
+	Limiter ratelimit.Limiter
+
+	// SoleApprover says whether nobody but the actor could approve. It is asked
+	// when the owner of an agent approves for it alone. Nil: judged by the
+	// administrators that the Manager keeps; an organization that keeps none is
+	// taken to have no other approver, and the event says so.
+	SoleApprover func(ctx context.Context, a Actor) (bool, error)
+
+	// Clock tells the time. Nil: time.Now. Whatever it says, time never goes
+	// back within a log.
+	Clock func() time.Time
+
+	// Logger takes what an operator should see. Nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Node names this process in the log and in leases. Empty: a random name.
+	Node string `validate:"max=64,id"`
+
+	// KeyLifetime bounds how long an unwrapped data key stays in memory. Zero: 5
+	// minutes. Negative: every use asks the provider.
+	KeyLifetime time.Duration `validate:"max=24h"`
+
+	// KeyTimeout bounds one call to the key provider. Zero: 3 seconds.
+	KeyTimeout time.Duration `validate:"min=0,max=1m"`
+
+	// SealsPerKey is how many values a data key seals before the next one takes
+	// over, at most 2^32. Zero: 2^28.
+	SealsPerKey int64 `validate:"min=0,max=4294967296"`
+
+	// KeyAge is how old a data key gets before the next one takes over. Zero: 90
+	// days. Negative: it never does.
+	KeyAge time.Duration
+
+	// CatalogLimit bounds the tools of an organization. Zero: 5000.
+	CatalogLimit int `validate:"min=0,max=10000"`
+
+	// SweepInterval is how often Run looks for what has ended and for deliveries
+	// that are due. Zero: 5 seconds.
+	SweepInterval time.Duration `validate:"min=0,max=1h"`
+
+	// ReconcileInterval is how often Run replays every log against the records.
+	// Zero: 1 hour. Negative: never.
+	ReconcileInterval time.Duration
+
+	// MaxAttempts is how often a notification is tried before it is dead. Zero: 12.
+	MaxAttempts int `validate:"min=0,max=100"`
+}
+
+func (c Config) withDefaults() Config {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Node == "" {
+		c.Node = newID()
+	}
+	c.KeyLifetime = or(c.KeyLifetime, 5*time.Minute)
+	c.KeyTimeout = or(c.KeyTimeout, 3*time.Second)
+	c.SealsPerKey = or(c.SealsPerKey, 1<<28)
+	c.KeyAge = or(c.KeyAge, 90*24*time.Hour)
+	c.CatalogLimit = or(c.CatalogLimit, 5000)
+	c.SweepInterval = or(c.SweepInterval, 5*time.Second)
+	c.ReconcileInterval = or(c.ReconcileInterval, time.Hour)
+	c.MaxAttempts = or(c.MaxAttempts, 12)
+	return c
+}
+
+// maxSubjects bounds the subjects whose windows are kept in process.
+const maxSubjects = 1 << 17
+
+func or[T comparable](v, zero T) T {
+	var none T
+	if v == none {
+		return zero
+	}
+	return v
+}
+
+func (c Config) check(v *validation) error {
+	if c.Policies != nil && c.Limiter != nil {
+		return fmt.Errorf("agentkey: Config.Policies and Config.Limiter conflict")
+	}
+	for tier, p := range c.Policies {
+		if err := p.Validate(); err != nil {
+			return fmt.Errorf("agentkey: Config.Policies: %s: %w", tier, err)
+		}
+	}
+	if err := v.check(c); err != nil {
+		return fmt.Errorf("agentkey: Config: %w", err)
+	}
+	return nil
+}

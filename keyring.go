@@ -1,0 +1,306 @@
+package agentkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// ring holds the unwrapped data keys of one organization. It is used between
+// acquire and release, and its keys are zeroed once it is retired and nobody
+// uses it any more.
+type ring struct {
+	organization string
+	keys         map[string]*vault.DataKey
+	rows         *vault.RowSealer
+	opener       *vault.Opener
+	sealer       *vault.Sealer // nil until the organization seals its first value
+	signer       *audit.Signer // of the reserved organization only
+	expires      time.Time
+
+	mu      sync.Mutex
+	users   int
+	retired bool
+}
+
+func (r *ring) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.users--
+	r.drop()
+}
+
+func (r *ring) retire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retired = true
+	r.drop()
+}
+
+func (r *ring) drop() {
+	if !r.retired || r.users > 0 {
+		return
+	}
+	for _, k := range r.keys {
+		k.Destroy()
+	}
+}
+
+func (r *ring) use() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.retired {
+		return false
+	}
+	r.users++
+	return true
+}
+
+// keyring unwraps data keys and keeps them for at most their lifetime. It calls
+// the provider, so it is never used while a log head is held.
+type keyring struct {
+	store        storage.Store
+	provider     vault.KeyProvider
+	clock        func() time.Time
+	lifetime     time.Duration
+	timeout      time.Duration
+	installation string
+
+	mu    sync.Mutex
+	slots map[string]*slot
+}
+
+// slot lets one goroutine at a time unwrap for an organization.
+type slot struct {
+	mu   sync.Mutex
+	ring *ring
+	left map[string]int64 // reserved seals not used yet, by data key
+}
+
+func (k *keyring) slot(organization string) *slot {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.slots[organization]
+	if s == nil {
+		s = &slot{left: make(map[string]int64)}
+		k.slots[organization] = s
+	}
+	return s
+}
+
+// acquire gives the organization's keys. With fresh, keys that are held already
+// are read and unwrapped again. The caller releases the ring.
+func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) (*ring, error) {
+	s := k.slot(organization)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ring != nil && !fresh && k.clock().Before(s.ring.expires) && s.ring.use() {
+		return s.ring, nil
+	}
+	if s.ring != nil {
+		s.ring.retire()
+		s.ring = nil
+	}
+	r, err := k.load(ctx, organization)
+	if err != nil {
+		return nil, err
+	}
+	r.users = 1
+	if k.lifetime > 0 {
+		s.ring = r
+	} else {
+		r.retired = true
+	}
+	return r, nil
+}
+
+// expire zeroes what has been held for its lifetime.
+func (k *keyring) expire(now time.Time, all bool) {
+	k.mu.Lock()
+	slots := make([]*slot, 0, len(k.slots))
+	for _, s := range k.slots {
+		slots = append(slots, s)
+	}
+	k.mu.Unlock()
+	for _, s := range slots {
+		s.mu.Lock()
+		if s.ring != nil && (all || !now.Before(s.ring.expires)) {
+			s.ring.retire()
+			s.ring = nil
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (k *keyring) load(ctx context.Context, organization string) (*ring, error) {
+	var rows []storage.DataKey
+	err := k.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
+		rows, err = tx.DataKeys(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, storageError(err)
+	}
+	if len(rows) == 0 {
+		return nil, ErrNoOrganization
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	keys := make(map[string]*vault.DataKey, len(rows))
+	for _, row := range rows {
+		if row.State == vault.KeyDestroyed {
+			continue
+		}
+		key, err := vault.Unwrap(ctx, k.provider, vault.Wrapped{Provider: row.Provider, Blob: row.Wrapped}, row.ID, row.Purpose,
+			vault.Context{Installation: k.installation, Organization: organization, Purpose: string(row.Purpose), Key: row.ID})
+		if err != nil {
+			destroyKeys(keys)
+			return nil, keyError(err)
+		}
+		keys[row.ID] = key
+	}
+	r, err := newRing(organization, k.installation, keys, rows)
+	if err != nil {
+		destroyKeys(keys)
+		return nil, err
+	}
+	r.expires = k.clock().Add(k.lifetime)
+	return r, nil
+}
+
+func destroyKeys(keys map[string]*vault.DataKey) {
+	for _, key := range keys {
+		key.Destroy()
+	}
+}
+
+// newRing makes a ring of keys that are described by rows, whose seals it checks.
+func newRing(organization, installation string, keys map[string]*vault.DataKey, rows []storage.DataKey) (*ring, error) {
+	r := &ring{organization: organization, keys: keys}
+	var row, sign *vault.DataKey
+	var olderRows, seals []*vault.DataKey
+	var seal *vault.DataKey
+	for _, d := range rows {
+		key := keys[d.ID]
+		if key == nil {
+			continue
+		}
+		active := d.State == vault.KeyActive
+		switch {
+		case d.Purpose == vault.PurposeRow && active:
+			row = key
+		case d.Purpose == vault.PurposeRow:
+			olderRows = append(olderRows, key)
+		case d.Purpose == vault.PurposeSign && active:
+			sign = key
+		case d.Purpose == vault.PurposeSeal:
+			seals = append(seals, key)
+			if active {
+				seal = key
+			}
+		}
+	}
+	if row == nil {
+		return nil, fmt.Errorf("%w: no active row key", ErrIntegrity)
+	}
+	var err error
+	if r.rows, err = vault.NewRowSealer(row, olderRows...); err != nil {
+		return nil, fmt.Errorf("agentkey: row keys: %w", err)
+	}
+	if err := checkDataKeys(r.rows, installation, organization, rows); err != nil {
+		return nil, err
+	}
+	if r.opener, err = vault.NewOpener(seals...); err != nil {
+		return nil, fmt.Errorf("agentkey: seal keys: %w", err)
+	}
+	if seal != nil {
+		if r.sealer, err = vault.NewSealer(seal); err != nil {
+			return nil, fmt.Errorf("agentkey: seal key: %w", err)
+		}
+	}
+	if sign != nil {
+		if r.signer, err = newSigner(installation, sign); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func checkDataKeys(rows *vault.RowSealer, installation, organization string, keys []storage.DataKey) error {
+	for _, d := range keys {
+		d.Organization = organization
+		if err := rows.Verify(d.Row(installation), d.Seal); err != nil {
+			return &integrityError{kind: audit.KindDataKey, id: d.ID}
+		}
+	}
+	return nil
+}
+
+func newSigner(installation string, key *vault.DataKey) (*audit.Signer, error) {
+	seed, err := key.SigningSeed()
+	if err != nil {
+		return nil, fmt.Errorf("agentkey: signing key: %w", err)
+	}
+	defer seed.Destroy()
+	signer, err := audit.NewSigner(audit.SignerName(installation), seed.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("agentkey: signing key: %w", err)
+	}
+	return signer, nil
+}
+
+// wrap makes a data key and the row that keeps it, not sealed yet.
+func (k *keyring) wrap(ctx context.Context, organization string, purpose vault.Purpose, now int64) (*vault.DataKey, storage.DataKey, error) {
+	key, err := vault.NewDataKey(purpose)
+	if err != nil {
+		return nil, storage.DataKey{}, fmt.Errorf("agentkey: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	wrapped, err := vault.Wrap(ctx, k.provider, key, vault.Context{
+		Installation: k.installation, Organization: organization, Purpose: string(purpose), Key: key.ID(),
+	})
+	if err != nil {
+		key.Destroy()
+		return nil, storage.DataKey{}, keyError(err)
+	}
+	return key, storage.DataKey{
+		Organization: organization, ID: key.ID(), Purpose: purpose, State: vault.KeyActive,
+		Provider: wrapped.Provider, Wrapped: wrapped.Blob, CreatedAt: now, UpdatedAt: now, Revision: 1,
+	}, nil
+}
+
+// keyError says that the provider can't answer, or that what it answered is not
+// what was wrapped. The text of an error of a wrong key names ids, never keys.
+func keyError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, vault.ErrUnknownKey), errors.Is(err, vault.ErrIntegrity):
+		return fmt.Errorf("%w: %w", ErrKeys, err)
+	}
+	return fmt.Errorf("%w: %w", ErrKeys, err)
+}
+
+// storageError maps what a backend answers to this package's errors.
+func storageError(err error) error {
+	var own *Error
+	switch {
+	case err == nil, errors.As(err, &own), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, storage.ErrUnknown):
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	case errors.Is(err, storage.ErrBusy), errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrClosed),
+		errors.Is(err, storage.ErrSchema), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	case errors.Is(err, storage.ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrIntegrity, err)
+	}
+	return fmt.Errorf("%w: %w", ErrStorage, err)
+}

@@ -1,0 +1,114 @@
+package agentkey
+
+// Operation names what an actor does. Every method that takes an Actor checks
+// one of these against the actor's role.
+type Operation string
+
+// The operations.
+const (
+	OpReadOrganization   Operation = "organization.read"
+	OpUpdateOrganization Operation = "organization.update"
+	OpLockdown           Operation = "organization.lock"
+	OpUnlock             Operation = "organization.unlock"
+	OpCreateOrganization Operation = "organization.create" // in the reserved organization only
+
+	OpReadAgents      Operation = "agents.read"
+	OpRegisterAgent   Operation = "agents.create"
+	OpUpdateAgent     Operation = "agents.update"
+	OpSuspendAgent    Operation = "agents.suspend"
+	OpReactivateAgent Operation = "agents.reactivate"
+	OpRotateKey       Operation = "agents.rotate_key"
+	OpRevokeKey       Operation = "agents.revoke_key"
+
+	OpReadTools         Operation = "tools.read"
+	OpAddTool           Operation = "tools.create"
+	OpUpdateTool        Operation = "tools.update"
+	OpDeleteTool        Operation = "tools.delete"
+	OpReplaceCredential Operation = "credentials.replace"
+	OpRemoveCredential  Operation = "credentials.remove"
+
+	OpReadGrants Operation = "grants.read"
+	OpApprove    Operation = "grants.approve"
+	OpDeny       Operation = "grants.deny"
+	OpAssign     Operation = "grants.assign"
+	OpRevoke     Operation = "grants.revoke"
+	OpNarrow     Operation = "grants.narrow"
+
+	OpReadAdministrators   Operation = "administrators.read"
+	OpManageAdministrators Operation = "administrators.manage"
+	OpManageOwnTokens      Operation = "tokens.manage_own"
+	OpManageTokens         Operation = "tokens.manage"
+
+	OpReadAudit   Operation = "audit.read"
+	OpExportAudit Operation = "audit.export"
+	OpVerifyAudit Operation = "audit.verify"
+	OpRecord      Operation = "audit.record"
+
+	OpReadDeliveries Operation = "deliveries.read"
+)
+
+type rule struct {
+	roles  []Role
+	change bool // charged against the changes per administrator, else the reads
+	free   bool // never limited: what takes access away
+}
+
+var (
+	everyone  = []Role{RoleOwner, RoleAdmin, RoleApprover, RoleAuditor}
+	approvers = []Role{RoleOwner, RoleAdmin, RoleApprover}
+	admins    = []Role{RoleOwner, RoleAdmin}
+	auditors  = []Role{RoleOwner, RoleAdmin, RoleAuditor}
+	owners    = []Role{RoleOwner}
+)
+
+// rules is the one table of operation × role.
+var rules = map[Operation]rule{
+	OpReadOrganization:   {roles: everyone},
+	OpUpdateOrganization: {roles: owners, change: true},
+	OpLockdown:           {roles: approvers, change: true, free: true},
+	OpUnlock:             {roles: owners, change: true},
+	OpCreateOrganization: {roles: owners, change: true},
+
+	OpReadAgents:      {roles: everyone},
+	OpRegisterAgent:   {roles: admins, change: true},
+	OpUpdateAgent:     {roles: admins, change: true},
+	OpSuspendAgent:    {roles: approvers, change: true, free: true},
+	OpReactivateAgent: {roles: admins, change: true},
+	OpRotateKey:       {roles: admins, change: true},
+	OpRevokeKey:       {roles: approvers, change: true, free: true},
+
+	OpReadTools:         {roles: everyone},
+	OpAddTool:           {roles: admins, change: true},
+	OpUpdateTool:        {roles: admins, change: true},
+	OpDeleteTool:        {roles: admins, change: true},
+	OpReplaceCredential: {roles: admins, change: true},
+	OpRemoveCredential:  {roles: admins, change: true, free: true},
+
+	OpReadGrants: {roles: everyone},
+	OpApprove:    {roles: approvers, change: true},
+	OpDeny:       {roles: approvers, change: true, free: true},
+	OpAssign:     {roles: approvers, change: true},
+	OpRevoke:     {roles: approvers, change: true, free: true},
+	OpNarrow:     {roles: approvers, change: true, free: true},
+
+	OpReadAdministrators:   {roles: everyone},
+	OpManageAdministrators: {roles: owners, change: true},
+	OpManageOwnTokens:      {roles: everyone, change: true},
+	OpManageTokens:         {roles: owners, change: true},
+
+	OpReadAudit:   {roles: everyone},
+	OpExportAudit: {roles: auditors},
+	OpVerifyAudit: {roles: auditors},
+	OpRecord:      {roles: admins, change: true},
+
+	OpReadDeliveries: {roles: everyone},
+}
+
+// Operations gives every operation and the roles that may do it.
+func Operations() map[Operation][]Role {
+	table := make(map[Operation][]Role, len(rules))
+	for op, r := range rules {
+		table[op] = append([]Role(nil), r.roles...)
+	}
+	return table
+}

@@ -1,0 +1,204 @@
+package agentkey
+
+import (
+	"fmt"
+	"net/url"
+	"reflect"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-playground/validator/v10"
+)
+
+// validation checks every input struct by its tags. Messages name fields and
+// rules and never repeat a value.
+type validation struct{ v *validator.Validate }
+
+func newValidation() (*validation, error) {
+	v := validator.New(validator.WithRequiredStructEnabled())
+	v.RegisterTagNameFunc(func(f reflect.StructField) string {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			return name
+		}
+		return f.Name
+	})
+	for tag, ok := range map[string]func(s, param string) bool{
+		"id":       func(s, _ string) bool { return isID(s) },
+		"plain":    func(s, _ string) bool { return isPlain(s) },
+		"text":     func(s, _ string) bool { return isText(s) },
+		"utf16min": func(s, p string) bool { return utf16Len(s) >= atoi(p) },
+		"utf16max": func(s, p string) bool { return utf16Len(s) <= atoi(p) },
+	} {
+		err := v.RegisterValidation(tag, func(fl validator.FieldLevel) bool {
+			return ok(fl.Field().String(), fl.Param())
+		})
+		if err != nil {
+			return nil, fmt.Errorf("agentkey: validation: %w", err)
+		}
+	}
+	return &validation{v}, nil
+}
+
+// input trims the strings of the struct that in points to and checks it.
+func (v *validation) input(in any) error {
+	trim(reflect.ValueOf(in).Elem())
+	return v.check(in)
+}
+
+func (v *validation) check(in any) error {
+	err := v.v.Struct(in)
+	if err == nil {
+		return nil
+	}
+	found, ok := err.(validator.ValidationErrors)
+	if !ok {
+		return fmt.Errorf("agentkey: validation: %T", err)
+	}
+	bad := &ValidationError{}
+	for _, f := range found {
+		_, field, _ := strings.Cut(f.Namespace(), ".")
+		bad.Fields = append(bad.Fields, FieldError{Field: strings.TrimPrefix(field, "DecisionInput."), Message: complaint(f.Tag(), f.Param(), f.Kind())})
+	}
+	return bad
+}
+
+func complaint(tag, param string, kind reflect.Kind) string {
+	switch tag {
+	case "required":
+		return "is required"
+	case "utf16min":
+		return "must have at least " + param + " characters"
+	case "utf16max":
+		return "must have at most " + param + " characters"
+	case "min":
+		return "must be at least " + param
+	case "max":
+		switch kind {
+		case reflect.String:
+			return "must have at most " + param + " characters"
+		case reflect.Slice, reflect.Map:
+			return "must have at most " + param + " entries"
+		}
+		return "must be at most " + param
+	case "oneof":
+		return "must be one of " + strings.ReplaceAll(param, " ", ", ")
+	case "cidr":
+		return "must be an address range such as 192.0.2.0/24"
+	case "id":
+		return "must be an id: printable characters without spaces"
+	case "plain":
+		return "must not hold control characters or characters that change the direction of text"
+	case "text":
+		return "must be valid UTF-8 without control characters"
+	}
+	return "is not valid"
+}
+
+// trim trims every string of a struct, as the contract wants before lengths count.
+func trim(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		if v.CanSet() {
+			v.SetString(strings.TrimSpace(v.String()))
+		}
+	case reflect.Pointer:
+		if !v.IsNil() && v.Type() != reflect.TypeFor[*Secret]() && v.Type() != reflect.TypeFor[*time.Time]() {
+			// A string behind a pointer is the caller's: trim a copy of it.
+			n := reflect.New(v.Type().Elem())
+			n.Elem().Set(v.Elem())
+			trim(n.Elem())
+			v.Set(n)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for i := range v.NumField() {
+			if f := v.Field(i); f.CanSet() {
+				trim(f)
+			}
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.String && v.Len() > 0 {
+			n := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+			reflect.Copy(n, v)
+			for i := range n.Len() {
+				trim(n.Index(i))
+			}
+			v.Set(n)
+		}
+	}
+}
+
+func utf16Len(s string) int { return len(utf16.Encode([]rune(s))) }
+
+func atoi(s string) (n int) {
+	for _, r := range s {
+		n = n*10 + int(r-'0')
+	}
+	return n
+}
+
+func isID(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// isPlain says whether s shows as what it is: one line, nothing invisible that
+// reorders it.
+func isPlain(s string) bool {
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
+	}) < 0
+}
+
+// isText allows lines and tabs besides.
+func isText(s string) bool {
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t'
+	}) < 0
+}
+
+// normalURL makes an absolute http or https URL of a URL or a bare host name;
+// empty stays empty.
+func normalURL(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	bad := invalid("url", "must be an http or https URL or a host name")
+	lower := strings.ToLower(s)
+	switch {
+	case strings.HasPrefix(lower, "http://"), strings.HasPrefix(lower, "https://"):
+	case strings.Contains(s, ":"), strings.Contains(s, "//"), strings.ContainsAny(s, " \\@"):
+		if !hostWithPort(s) {
+			return "", bad
+		}
+		s = "https://" + s
+	default:
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" || u.User != nil || !isHost(u.Hostname()) {
+		return "", bad
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return u.String(), nil
+}
+
+// hostWithPort tells example.com:8443/x, which has no scheme, from mailto:x.
+func hostWithPort(s string) bool {
+	host, rest, found := strings.Cut(s, ":")
+	port, _, _ := strings.Cut(rest, "/")
+	return found && isHost(host) && port != "" && strings.Trim(port, "0123456789") == "" && !strings.ContainsAny(rest, " \\@")
+}
+
+func isHost(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(`/\?#@<>"'%^|{}`+"`", r)
+	}) < 0
+}
