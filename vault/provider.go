@@ -44,8 +44,11 @@ const (
 //  13. Redacted: neither errors nor the printed or encoded provider nor the blob
 //     show a byte of the wrapped key or of the provider's own.
 type KeyProvider interface {
+	// CurrentKey names the key that WrapKey uses now.
 	CurrentKey(ctx context.Context) (string, error)
+	// WrapKey wraps a key of 32 bytes, bound to c.
 	WrapKey(ctx context.Context, key []byte, c Context) (Wrapped, error)
+	// UnwrapKey returns the key that was wrapped as w with a context equal to c.
 	UnwrapKey(ctx context.Context, w Wrapped, c Context) ([]byte, error)
 }
 

@@ -22,6 +22,10 @@ const (
 )
 
 // RowSealer seals rows and verifies their seals. It is safe for concurrent use.
+//
+// A seal says that who held the key wrote the row so, at some time. That it is the
+// newest state of the record it can't say: an old row put back whole, with its
+// seal, verifies, and is found by replaying the audit log.
 type RowSealer struct {
 	Redacted
 	active *DataKey

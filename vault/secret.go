@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"math"
 )
 
 // Secret owns plaintext bytes and gives them only to who asks for [Secret.Bytes].
@@ -37,6 +38,7 @@ func SecretFromReader(r io.Reader, max int) (*Secret, error) {
 	if max < 0 {
 		return nil, ErrTooLong
 	}
+	max = min(max, math.MaxInt-1) // so that max+1 is a number
 	buf := make([]byte, 0, min(max, 511)+1)
 	for idle := 0; idle < 100; idle++ {
 		// At most max+1 bytes are asked for: one more than allowed tells too many.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -80,6 +81,7 @@ func TestSecretFromReader(t *testing.T) {
 		"byte by byte":   {iotest.OneByteReader(strings.NewReader(long)), len(long), long, nil},
 		"data with EOF":  {iotest.DataErrReader(strings.NewReader(long)), len(long), long, nil},
 		"fails":          {iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader(long))), 9999, "", iotest.ErrTimeout},
+		"max of max":     {strings.NewReader(long), math.MaxInt, long, nil},
 		"no progress":    {idle{}, 10, "", io.ErrNoProgress},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -58,16 +58,16 @@ func FromFile(path string) (*Provider, error) {
 			clear(key)
 		}
 	}()
-	line := 0
-	for text := range bytes.Lines(text.Bytes()) {
-		line++
-		text = bytes.TrimSpace(text)
-		if len(text) == 0 || text[0] == '#' {
+	number := 0
+	for line := range bytes.Lines(text.Bytes()) {
+		number++
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		key, err := parse(text)
+		key, err := parse(line)
 		if err != nil {
-			return nil, fmt.Errorf("key file %s, line %d: %w", path, line, err)
+			return nil, fmt.Errorf("key file %s, line %d: %w", path, number, err)
 		}
 		keys = append(keys, key)
 	}

@@ -90,7 +90,7 @@ func (b broken) UnwrapKey(ctx context.Context, w vault.Wrapped, c vault.Context)
 	return b.unwrap(ctx, w, c)
 }
 
-// String keeps the embedded provider's redaction, which breaking one thing must
+// Format keeps the embedded provider's redaction, which breaking one thing must
 // not take away.
 func (b broken) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
 
