@@ -87,7 +87,7 @@ func NewSigner(keyName string, seed []byte) (*Signer, error) {
 func (s *Signer) PublicKey() string { return s.public }
 
 // Format prints the public key for every verb, so that the private one can't be printed by accident.
-func (s *Signer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.public) }
+func (s Signer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.public) }
 
 // Sign returns the checkpoint as a signed note. It returns ErrInvalid when the size is out of range or the origin is not
 // one of the signer's installation.

@@ -175,22 +175,27 @@ func (c *codec) text(key string, p *string, r rule) {
 	}
 }
 
-// number is an integer member; zero is left out.
-func (c *codec) number(key string, p *int64) { c.integer(key, p, *p != 0) }
-
-// count is an integer member that is always written, zero too.
-func (c *codec) count(key string, p *int64) {
-	before := c.pos
-	c.integer(key, p, true)
-	if c.decoding && c.pos == before {
+// integer is an integer member that is always there, zero too.
+func (c *codec) integer(key string, p *int64) {
+	if c.member(key, true) {
+		c.number(key, p)
+	} else {
 		c.fail(key, "is required")
 	}
 }
 
-func (c *codec) integer(key string, p *int64, present bool) {
-	if !c.member(key, present) {
-		return
+// optional is an integer member that is left out when it is zero.
+func (c *codec) optional(key string, p *int64) {
+	if c.member(key, *p != 0) {
+		c.number(key, p)
+		if *p == 0 {
+			c.fail(key, "is empty")
+		}
 	}
+}
+
+// number writes or reads an integer.
+func (c *codec) number(key string, p *int64) {
 	if !c.decoding {
 		if *p < 0 || *p > MaxInteger {
 			c.fail(key, "is out of range")
@@ -202,23 +207,13 @@ func (c *codec) integer(key string, p *int64, present bool) {
 	for end < len(c.in) && '0' <= c.in[end] && c.in[end] <= '9' {
 		end++
 	}
-	digits := c.in[c.pos:end]
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n > MaxInteger || len(digits) > 1 && digits[0] == '0' {
+	n, ok := decimal(c.in[c.pos:end])
+	if !ok {
 		c.fail(key, "is not a canonical integer in range")
 		return
 	}
 	c.pos = end
 	*p = n
-}
-
-// optional is number for the reader's side of the law that empty members are left out.
-func (c *codec) optional(key string, p *int64) {
-	before := c.pos
-	c.number(key, p)
-	if c.decoding && c.pos != before && *p == 0 {
-		c.fail(key, "is empty")
-	}
 }
 
 // flag is a member that is 1 or left out.

@@ -156,16 +156,16 @@ func (e *Event) members(c *codec) {
 	c.text("request", &e.Request, idRule)
 	c.octets("salt", &e.Salt, saltSize, true)
 	list(c, "sealed", &e.Sealed, (*codec).sealed)
-	c.count("seq", &e.Seq)
+	c.integer("seq", &e.Seq)
 	c.text("software", &e.Software, idRule)
 	c.optional("span", &e.Span)
 	c.object("target", e.Target != (Ref{}), e.Target.members)
 	c.text("ticket", &e.Ticket, ticketRule)
-	c.count("time", &e.Time)
+	c.integer("time", &e.Time)
 	c.text("to", &e.To, codeRule)
 	c.text("tool", &e.Tool, idRule)
 	c.text("trace", &e.Trace, idRule)
-	c.count("version", &version)
+	c.integer("version", &version)
 	if version != Version {
 		c.fail("version", "is not 1")
 	}
@@ -210,7 +210,7 @@ func (c *codec) change(ch *Change) {
 	c.text("id", &ch.ID, needID)
 	c.text("kind", &ch.Kind, needCode)
 	c.flag("removed", &ch.Removed)
-	c.count("revision", &ch.Revision)
+	c.integer("revision", &ch.Revision)
 	c.octets("state", &ch.State, hashSize, false)
 	switch {
 	case ch.Revision < 1:

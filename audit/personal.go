@@ -50,7 +50,7 @@ func (p *Personal) members(c *codec) {
 	c.text("text", &p.Text, freeTextRule)
 	c.text("tool_label", &p.ToolLabel, labelRule)
 	c.text("user_agent", &p.UserAgent, labelRule)
-	c.count("version", &version)
+	c.integer("version", &version)
 	if version != Version {
 		c.fail("version", "is not 1")
 	}

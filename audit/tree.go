@@ -21,7 +21,8 @@ const maxEdge = 53
 func LeafHash(content []byte) Hash { return tlog.RecordHash(content) }
 
 // Tree is an RFC 6962 Merkle tree as far as one needs it to append: its size and the roots of the complete subtrees
-// that it consists of, its right edge. The zero value is the empty tree. A Tree is a plain value: assignment copies it.
+// that it consists of, its right edge. The zero value is the empty tree. A Tree is a plain value:
+// assignment copies it, and == compares it.
 type Tree struct {
 	size int64
 	edge [maxEdge]Hash // the first bits.OnesCount64(size) are in use, the largest subtree first
@@ -55,6 +56,7 @@ func (t *Tree) Append(leaf Hash) {
 	for rest := t.size; rest&1 == 1; rest >>= 1 {
 		n--
 		leaf = tlog.NodeHash(t.edge[n], leaf)
+		t.edge[n] = Hash{} // equal trees are equal values
 	}
 	t.edge[n] = leaf
 	t.size++

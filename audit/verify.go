@@ -94,7 +94,7 @@ type verification struct {
 	tree      Tree
 	next      int64 // the number that must come next
 	last      int64 // time of the last event
-	broken    bool  // a leaf is missing or in the wrong place: roots can't be compared any more
+	broken    bool  // a leaf is missing: roots can't be compared any more
 	skipped   bool  // an entry in the place of next could not be read
 	epoch     int64 // of the last checkpoint
 	headSeen  bool
@@ -133,18 +133,18 @@ func (v *verification) line(l *Line) {
 
 // place checks that l stands where its number says, and reports whether it can be judged.
 func (v *verification) place(l *Line) bool {
+	if l.Seq < 0 || l.Seq >= MaxSize {
+		v.find(v.next, v.next, "line's number is out of range")
+		return false
+	}
 	if v.skipped && l.Seq > v.next { // the entry that could not be read stood here
+		v.broken = true
 		v.next++
 	}
 	v.skipped = false
 	switch {
 	case l.Seq < v.next:
-		v.find(max(l.Seq, 0), max(l.Seq, 0), "line is repeated or out of order")
-		v.broken = true
-		return false
-	case l.Seq >= MaxSize:
-		v.find(v.next, v.next, "line's number is out of range")
-		v.broken = true
+		v.find(l.Seq, l.Seq, "line is repeated or out of order")
 		return false
 	case l.Seq > v.next:
 		v.find(v.next, l.Seq-1, "line is missing")
@@ -204,7 +204,7 @@ func (v *verification) personal(l *Line, hash []byte) string {
 
 func (v *verification) unreadable() {
 	v.find(v.next, v.next, "entry can't be read")
-	v.broken, v.skipped = true, true
+	v.skipped = true
 }
 
 // open opens a checkpoint of this log; it lists a finding at the line before the present one when it is none.
