@@ -181,7 +181,7 @@ func (g Grant) Check() error {
 		return inconsistent("approvals complete but pending")
 	case g.Asked.Validate() != nil || g.Granted.Validate() != nil:
 		return inconsistent("terms")
-	case g.VendsUsed < 0:
+	case g.VendsUsed < 0 || g.Status == StatusPending && g.VendsUsed > 0:
 		return inconsistent("vends used")
 	}
 	for _, t := range []int64{g.RequestedAt, g.DecidedAt, g.ApprovedAt, g.CreatedAt, g.UpdatedAt} {
@@ -246,14 +246,13 @@ func (g *Grant) decided(by Decider) {
 	g.DecidedAt = g.UpdatedAt
 }
 
-// approve puts terms in force from the row's own time on.
+// approve puts terms in force from the row's own time on. A pending row has
+// neither a denial nor a count that would have to go.
 func (g *Grant) approve(by Decider, terms Terms) {
 	g.Status = StatusApproved
-	g.DenialReason = ""
 	g.Granted = terms.clone()
 	g.ApprovedAt = g.UpdatedAt
 	g.ExpiresAt = terms.end(g.ApprovedAt)
-	g.VendsUsed = 0
 	g.decided(by)
 }
 

@@ -201,7 +201,8 @@ func TestOwnerDoesNotApproveAlone(t *testing.T) {
 func TestDeny(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	first := must(t)(grants.Approve(pending(t, grants.Terms{}, 2), grants.ApproveInput{By: ada}, now))
+	narrow := grants.Terms{MaxVends: 1}
+	first := must(t)(grants.Approve(pending(t, grants.Terms{}, 2), grants.ApproveInput{By: ada, Terms: narrow}, now))
 	rows := []grants.Approval{*first.Approval}
 	tr := must(t)(grants.Deny(first.Grant, grants.DenyInput{By: ada, Reason: "  too much \n", Approvals: rows}, now+1))
 	is.Equal(tr.Grant.Status, grants.StatusDenied)
@@ -216,6 +217,39 @@ func TestDeny(t *testing.T) {
 	tr = must(t)(grants.Deny(first.Grant, grants.DenyInput{By: bob, Reason: " ", Approvals: rows}, now+1))
 	is.Equal(tr.Grant.DenialReason, "")
 	is.Equal(tr.Approval.Revision, int64(1))
+
+	again := must(t)(grants.Request(&tr.Grant, request(grants.Terms{}, 2), now+2)).Grant
+	tr = must(t)(grants.Deny(again, grants.DenyInput{By: ada, Approvals: rows}, now+3))
+	is.Equal(tr.Approval.Cycle, int64(2))
+	is.Equal(tr.Approval.Revision, int64(1)) // ada's approval of the last cycle is another row
+}
+
+// Nothing that gives access is decided on a row that contradicts itself.
+func TestBrokenRowsAreNotChanged(t *testing.T) {
+	t.Parallel()
+	broken := func(s grants.Status) grants.Grant { g := stored(s, "live"); g.RequiredApprovals = 0; return *g }
+	denied, approved := broken(grants.StatusDenied), broken(grants.StatusApproved)
+	for name, call := range map[string]func() (grants.Transition, error){
+		"request": func() (grants.Transition, error) { return grants.Request(&denied, request(grants.Terms{}, 1), now) },
+		"approve": func() (grants.Transition, error) {
+			return grants.Approve(broken(grants.StatusPending), grants.ApproveInput{By: ada}, now)
+		},
+		"assign": func() (grants.Transition, error) {
+			return grants.Assign(&denied, grants.AssignInput{Identity: id, By: ada}, now)
+		},
+		"assign again": func() (grants.Transition, error) {
+			return grants.Assign(&approved, grants.AssignInput{Identity: id, By: ada}, now)
+		},
+		"narrow": func() (grants.Transition, error) { return grants.Narrow(approved, grants.Terms{MaxVends: 2}, ada, now) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			tr, err := call()
+			is.True(errors.Is(err, grants.ErrInconsistent))
+			is.Equal(tr, grants.Transition{})
+		})
+	}
 }
 
 func TestAssign(t *testing.T) {
