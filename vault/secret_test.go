@@ -242,6 +242,9 @@ func TestRedactionInEncodings(t *testing.T) {
 	b, err = json.Marshal(map[string]any{"s": s})
 	is.NoErr(err)
 	is.Equal(string(b), `{"s":"[redacted]"}`)
+	b, err = s.MarshalJSON()
+	is.NoErr(err)
+	is.Equal(string(b), `"[redacted]"`)
 	b, err = s.MarshalText()
 	is.NoErr(err)
 	is.Equal(string(b), "[redacted]")
@@ -263,6 +266,10 @@ func TestRedactionInLogs(t *testing.T) {
 	is := is.New(t)
 	s := secret(canary)
 	h := holder{"bot", s, *s, s, *s}
+	// For handlers that look at the value themselves.
+	is.Equal(slog.AnyValue(s).Resolve().String(), "[redacted]")
+	is.Equal(slog.AnyValue(*s).Resolve().Kind(), slog.KindString)
+	is.Equal(s.String()+s.GoString(), "[redacted][redacted]")
 	for _, handler := range []func(io.Writer) slog.Handler{
 		func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) },
 		func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },

@@ -292,6 +292,13 @@ func TestDamagedSealedValue(t *testing.T) {
 	}
 	refused("extension", 1, append(bytes.Clone(sealed), 0))
 	refused("oversize", 2, make([]byte, vault.MaxPlaintext+47))
+	for _, n := range []int{0, 1, 18, 46, vault.MaxPlaintext + 47} {
+		b := make([]byte, n)
+		copy(b, sealed)
+		if _, err := opener.Open(place(), b); !isErr(err, vault.ErrFormat) {
+			t.Errorf("length %d: %v", n, err)
+		}
+	}
 	for version := range 256 {
 		for _, algorithm := range []byte{0, 1, 2, 255} {
 			if version == 1 && algorithm == 1 {
