@@ -121,6 +121,21 @@ func TestRingNewestWrapsAllUnwrap(t *testing.T) {
 	is.True(strings.Contains(err.Error(), after.Provider))  // and the one held
 }
 
+func TestUnwrapUnknownForm(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := ring(t, "one")
+	w, err := p.WrapKey(t.Context(), testKey("data"), sample())
+	is.NoErr(err)
+	is.Equal(len(w.Blob), 78)
+	for _, header := range [][2]byte{{0, 1}, {2, 1}, {1, 0}, {1, 2}} {
+		w.Blob[0], w.Blob[1] = header[0], header[1]
+		_, err = p.UnwrapKey(t.Context(), w, sample())
+		is.True(errors.Is(err, vault.ErrFormat))
+		is.True(errors.Is(err, vault.ErrUnwrap))
+	}
+}
+
 func TestUnwrapForeignName(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
