@@ -82,9 +82,6 @@ func (t *tx) PutApproval(ctx context.Context, a grants.Approval) (bool, error) {
 	if err := t.enter(ctx, storage.CheckApproval(a, t.name)); err != nil {
 		return false, err
 	}
-	if !t.grants.has(a.Grant) {
-		return false, t.invalid("approval of no grant")
-	}
 	id := key(a.Grant, timeKey(a.Cycle)+a.ActorKind, a.Actor)
 	var stands int64
 	if old, ok := t.approvals.get(id); ok {
@@ -92,6 +89,9 @@ func (t *tx) PutApproval(ctx context.Context, a grants.Approval) (bool, error) {
 	}
 	if !follows(a.Revision, stands) {
 		return false, nil
+	}
+	if !t.grants.has(a.Grant) {
+		return false, t.invalid("approval of no grant")
 	}
 	t.approvals = t.approvals.put(id, copyApproval(a))
 	return true, nil
