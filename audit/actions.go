@@ -68,6 +68,7 @@ const (
 	ActionGrantDenied                  Action = "grant.denied"
 	ActionGrantNarrowed                Action = "grant.narrowed"
 	ActionGrantRevoked                 Action = "grant.revoked"
+	ActionGrantRemoved                 Action = "grant.removed" // ended grants that went with their tool
 	ActionGrantExpired                 Action = "grant.expired"
 	ActionGrantUsedUp                  Action = "grant.used_up"
 )
@@ -153,6 +154,7 @@ var known = [...]Action{
 	ActionGrantDenied,
 	ActionGrantExpired,
 	ActionGrantNarrowed,
+	ActionGrantRemoved,
 	ActionGrantRequestRefused,
 	ActionGrantRequested,
 	ActionGrantRequestedFromSuggestion,

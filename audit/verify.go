@@ -35,7 +35,7 @@ type Report struct {
 	ContentVerified int64 // of these: the content is what the leaf says and fits its place
 	HashVerified    int64 // of these: the content was removed, only the leaf hash is there
 	PersonalErased  int64 // events whose personal part was erased
-	Proven          int64 // lines below this number are what a signed root commits to
+	Proven          int64 // the leaf hashes of the lines below this number are those that a signed root commits to
 	Root            Hash  // root over the leaf hashes, as far as they were contiguous
 	Findings        []Finding
 	Unlisted        int64 // findings beyond those listed
@@ -45,7 +45,8 @@ type Report struct {
 func (r Report) OK() bool { return len(r.Findings) == 0 }
 
 // Finding is something wrong with the lines From to To, or with at least one of them, as Problem says. Findings are ordered
-// by From, so that the first bad line is never before the first finding's From. Problem never quotes the log.
+// by From. No line before the first finding is bad, unless a missing line kept the next signed root from being compared:
+// then only what stands below Report.Proven is beyond doubt. Problem never quotes the log.
 type Finding struct {
 	From, To int64
 	Problem  string
@@ -105,8 +106,8 @@ type verification struct {
 // find lists a finding about single lines; a run of the same problem becomes one range.
 func (v *verification) find(from, to int64, problem string) {
 	list := v.report.Findings
-	if n := len(list); n > 0 && list[n-1].Problem == problem && list[n-1].To+1 == from {
-		list[n-1].To = to
+	if n := len(list); n > 0 && list[n-1].Problem == problem && list[n-1].From <= from && from <= list[n-1].To+1 {
+		list[n-1].To = max(list[n-1].To, to)
 		return
 	}
 	if len(list) >= maxFindings {
@@ -144,7 +145,7 @@ func (v *verification) place(l *Line) bool {
 	v.skipped = false
 	switch {
 	case l.Seq < v.next:
-		v.find(l.Seq, l.Seq, "line is repeated or out of order")
+		v.find(v.next, v.next, "a line with an earlier number stands here")
 		return false
 	case l.Seq > v.next:
 		v.find(v.next, l.Seq-1, "line is missing")

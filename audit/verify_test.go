@@ -218,7 +218,7 @@ func TestVerifyFindsEveryInsertion(t *testing.T) {
 		b = sound.clone() // a copy of an earlier line
 		if seq > 0 {
 			b.lines = slices.Insert(b.lines, seq, b.lines[seq-1])
-			holds(t, b.verify(t), int64(seq-1))
+			holds(t, b.verify(t), int64(seq))
 		}
 	}
 }
