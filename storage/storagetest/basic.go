@@ -397,6 +397,46 @@ func paged(what string, want []string, page func(after string) []string) {
 	equal(what, list, want)
 }
 
+func checkLimits(c *check) {
+	s := c.store()
+	for _, limit := range []int{-1, 0, storage.MaxPage + 1} {
+		for what, query := range map[string]func(context.Context, storage.Tx) error{
+			"Agents": func(ctx context.Context, tx storage.Tx) error {
+				return second(tx.Agents(ctx, storage.AgentQuery{Limit: limit}))
+			},
+			"Tools": func(ctx context.Context, tx storage.Tx) error {
+				return second(tx.Tools(ctx, storage.ToolQuery{Limit: limit}))
+			},
+			"Grants": func(ctx context.Context, tx storage.Tx) error {
+				return second(tx.Grants(ctx, storage.GrantQuery{Limit: limit}))
+			},
+			"Lines":       func(ctx context.Context, tx storage.Tx) error { return second(tx.Lines(ctx, 0, limit)) },
+			"Checkpoints": func(ctx context.Context, tx storage.Tx) error { return second(tx.Checkpoints(ctx, 0, limit)) },
+			"ScanRecords": func(ctx context.Context, tx storage.Tx) error {
+				return second(tx.ScanRecords(ctx, storage.Scan{Kind: "setting", Limit: limit}))
+			},
+		} {
+			c.refused(fmt.Sprintf("%s with limit %d", what, limit), acme, query)
+		}
+		is(second(s.Organizations(c.ctx, "", limit)), storage.ErrInvalid)
+		is(second(s.Due(c.ctx, clock, limit)), storage.ErrInvalid)
+		is(second(s.Events(c.ctx, acme, storage.EventQuery{Limit: limit})), storage.ErrInvalid)
+		is(second(s.Lease(c.ctx, storage.LeaseQuery{Now: clock, Until: clock + 1, Node: "node", Limit: limit})), storage.ErrInvalid)
+	}
+	many := make([]string, storage.MaxIDs+1)
+	for what, query := range map[string]func(context.Context, storage.Tx) error{
+		"Agents": func(ctx context.Context, tx storage.Tx) error {
+			return second(tx.Agents(ctx, storage.AgentQuery{IDs: many}))
+		},
+		"Keys": func(ctx context.Context, tx storage.Tx) error {
+			return second(tx.Keys(ctx, storage.KeyQuery{IDs: many}))
+		},
+		"Approvals": func(ctx context.Context, tx storage.Tx) error { return second(tx.Approvals(ctx, many)) },
+	} {
+		c.refused(what+" with too many ids", acme, query)
+	}
+}
+
 func checkClosed(c *check) {
 	s := c.store()
 	closer, closes := s.(io.Closer)

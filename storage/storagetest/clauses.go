@@ -12,6 +12,7 @@ func clauses() []clause {
 		{"basic", "tenant", "no method reads or changes a row of another organization than the one given to Update or View. A record whose Organization differs is ErrInvalid. The methods of Store outside Update and View are the closed list that can't know the organization yet: they only route, and what they found is read again under the head.", checkTenant, nil},
 		{"basic", "owned", "a backend keeps no slice it was given and hands out none it keeps.", checkOwned, nil},
 		{"basic", "order", "lists are ordered by id, descending, bytewise; After is exclusive.", checkOrder, nil},
+		{"basic", "limits", "a limit outside 1 to MaxPage is ErrInvalid.", checkLimits, nil},
 		{"basic", "closed", "after the backend was closed, every method answers ErrClosed.", checkClosed, nil},
 		{"atomicity", "atomic", "either everything that fn did through the Tx of an Update is there afterwards, or nothing; an error or a panic of fn undoes all of it.", checkAtomic, nil},
 		{"atomicity", "durable", "an Update that returned nil survives the end of the process and of the machine.", checkDurable, needReopen},
@@ -39,7 +40,7 @@ func clauses() []clause {
 }
 
 const (
-	insertSentence = "a Put with Revision 1 inserts; with Revision n > 1 it replaces the row of revision n-1, all columns but the identity, which must be equal (see each record). Revision below 1 is ErrInvalid."
+	insertSentence = "a Put with Revision 1 inserts; with Revision n > 1 it replaces the row of revision n-1, all columns but the identity (see each record); where the identity differs it answers false or ErrInvalid and changes nothing. Revision below 1 is ErrInvalid."
 	serialSentence = "Updates of one organization run one after another; each sees everything that those before it committed. Updates of different organizations may overlap or not."
 	headSentence   = "an Update takes the organization's log head in a statement of its own, before fn runs; every read of fn sees what was committed before the head was taken, never an older state."
 
