@@ -1,0 +1,299 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+const (
+	// maxAnswer bounds an answer that is read whole, in bytes.
+	maxAnswer = 16 << 20
+	// maxError bounds the body of an error.
+	maxError = 64 << 10
+	// defaultWait is Options.MaxWait when it is zero.
+	defaultWait = 10 * time.Second
+	// defaultPause is the wait after a 429 or 503 that does not say how long.
+	defaultPause = time.Second
+)
+
+// Options holds what is optional; the zero value is good.
+type Options struct {
+	// HTTP does the round trips. Nil: a client with a timeout of 30 seconds until
+	// the answer begins and TLS 1.2 at least. It is used as it is, but for
+	// redirects, which are never followed.
+	HTTP *http.Client
+
+	// PlainHTTP allows http to a server that is not on this machine, for networks
+	// that encrypt by other means.
+	PlainHTTP bool
+
+	// MaxWait bounds how long a read may wait in all when it is answered 429 or
+	// 503. Zero: 10 seconds. Negative: it never waits.
+	MaxWait time.Duration
+
+	// Wait waits for d or until ctx ends. Nil: by a timer.
+	Wait func(ctx context.Context, d time.Duration) error
+
+	// UserAgent names the program. Empty: agentkey-go.
+	UserAgent string
+}
+
+// connection is what Admin and Agent have in common.
+type connection struct {
+	base    url.URL
+	secret  *vault.Secret
+	http    http.Client
+	options Options
+}
+
+func connect(server string, secret *vault.Secret, o Options) (*connection, error) {
+	base, err := parseServer(server, o.PlainHTTP)
+	if err != nil {
+		return nil, err
+	}
+	if !sendable(secret.Bytes()) {
+		return nil, ErrNoSecret
+	}
+	c := &connection{base: *base, secret: secret, options: o}
+	if o.HTTP != nil {
+		c.http = *o.HTTP
+	} else {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = 30 * time.Second
+		c.http.Transport = transport
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if c.options.MaxWait == 0 {
+		c.options.MaxWait = defaultWait
+	}
+	if c.options.Wait == nil {
+		c.options.Wait = wait
+	}
+	if c.options.UserAgent == "" {
+		c.options.UserAgent = "agentkey-go"
+	}
+	return c, nil
+}
+
+// sendable reports whether b can stand in a header after "Bearer ".
+func sendable(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(b) > 0 && len(b) <= 512
+}
+
+func parseServer(server string, plain bool) (*url.URL, error) {
+	u, err := url.Parse(server)
+	// url.Parse quotes its input in errors; ours doesn't.
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, ErrServerURL
+	}
+	switch u.Scheme {
+	case "https":
+	case "http":
+		if !plain && !loopback(u.Hostname()) {
+			return nil, ErrPlainHTTP
+		}
+	default:
+		return nil, ErrServerURL
+	}
+	u.Path = strings.TrimRight(u.Path, "/")
+	u.RawPath = ""
+	return u, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// call is one request.
+type call struct {
+	method string
+	path   []string // segments after the base, escaped one by one
+	query  url.Values
+	body   any           // encoded as JSON unless nil
+	secret *vault.Secret // put into the body as credential unless nil
+	again  bool          // may be repeated
+}
+
+// do makes the call and decodes the answer into out unless that is nil. It gives
+// the query of the next page, or nil.
+func (c *connection) do(ctx context.Context, k call, out any) (next url.Values, err error) {
+	res, err := c.answer(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if out == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxError))
+		return nil, transportError(err)
+	}
+	body, err := readBody(res, maxAnswer)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Destroy()
+	if json.Unmarshal(body.Bytes(), out) != nil {
+		return nil, ErrAnswer
+	}
+	return nextPage(res.Header), nil
+}
+
+// answer makes the call, repeats it as far as that is allowed, and returns the
+// first answer that is a success; its body is the caller's to close.
+func (c *connection) answer(ctx context.Context, k call) (*http.Response, error) {
+	left := c.options.MaxWait
+	for {
+		res, err := c.once(ctx, k)
+		var failed *Error
+		if !k.again || !errors.As(err, &failed) || failed.Status != http.StatusTooManyRequests && failed.Status != http.StatusServiceUnavailable {
+			return res, err
+		}
+		pause := failed.RetryAfter
+		if pause <= 0 {
+			pause = defaultPause
+		}
+		if pause > left {
+			return nil, err
+		}
+		left -= pause
+		if err := c.options.Wait(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *connection) once(ctx context.Context, k call) (*http.Response, error) {
+	req, body, err := c.request(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	body.destroy()
+	if err != nil {
+		return nil, transportError(err)
+	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return res, nil
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, maxError))
+	return nil, readError(res, text)
+}
+
+func (c *connection) request(ctx context.Context, k call) (*http.Request, *secretBody, error) {
+	u := c.base.JoinPath(escape(k.path)...)
+	u.RawQuery = k.query.Encode()
+	body, err := encodeBody(k.body, k.secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, u.String(), nil)
+	if err != nil {
+		body.destroy()
+		return nil, nil, ErrServerURL
+	}
+	if body != nil {
+		req.Body, req.ContentLength = body, int64(body.len())
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.options.UserAgent)
+	req.Header.Set("Authorization", "Bearer "+string(c.secret.Bytes()))
+	return req, body, nil
+}
+
+// escape makes each segment safe in a path; "." and ".." would be resolved away.
+func escape(segments []string) []string {
+	escaped := make([]string, len(segments))
+	for i, s := range segments {
+		escaped[i] = url.PathEscape(s)
+		if s == "." || s == ".." {
+			escaped[i] = strings.ReplaceAll(s, ".", "%2E")
+		}
+	}
+	return escaped
+}
+
+// transportError drops what net/http says about the URL and keeps the cause.
+func transportError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("client: no answer from the server: %w", err)
+}
+
+// readBody reads a JSON answer whole.
+func readBody(res *http.Response, limit int) (*vault.Secret, error) {
+	media, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		return nil, ErrAnswer
+	}
+	body, err := vault.SecretFromReader(res.Body, limit)
+	if errors.Is(err, vault.ErrTooLong) {
+		return nil, ErrAnswer
+	}
+	return body, transportError(err)
+}
+
+// retryAfter reads the header's seconds; servers of this API send no dates.
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.ParseInt(h.Get("Retry-After"), 10, 32)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
+// nextPage takes the query of the link with rel="next". Only its query is used:
+// a server can't send the token elsewhere.
+func nextPage(h http.Header) url.Values {
+	for _, line := range h.Values("Link") {
+		for part := range strings.SplitSeq(line, ",") {
+			target, params, found := strings.Cut(part, ";")
+			target = strings.TrimSpace(target)
+			if !found || !strings.Contains(strings.ReplaceAll(params, " ", ""), `rel="next"`) {
+				continue
+			}
+			u, err := url.Parse(strings.Trim(target, "<>"))
+			if err != nil {
+				continue
+			}
+			if q := u.Query(); len(q) > 0 {
+				return q
+			}
+		}
+	}
+	return nil
+}
