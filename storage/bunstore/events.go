@@ -1,0 +1,311 @@
+package bunstore
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// The log is searched by an inverted index: for every line the terms that a
+// filter may name, each with its value. It is written by those who search, in
+// transactions of their own, and never by those who append.
+
+type timeRow struct {
+	bun.BaseModel `bun:"table:agentkey_event_times"`
+
+	Organization string `bun:"organization"`
+	Seq          int64  `bun:"seq"`
+	Time         int64  `bun:"time"`
+}
+
+type termRow struct {
+	bun.BaseModel `bun:"table:agentkey_event_terms"`
+
+	Organization string `bun:"organization"`
+	Term         string `bun:"term"`
+	Value        string `bun:"value"`
+	Seq          int64  `bun:"seq"`
+}
+
+// term is a property of an event that a filter selects by.
+type term struct{ name, value string }
+
+// terms are those of an event, each once: what Filter.Match looks at.
+func terms(e *audit.Event) []term {
+	all := []term{
+		{"grant", e.Grant.ID}, {"target", e.Target.ID}, {"agent", e.Agent}, {"tool", e.Tool}, {"actor", e.Actor.ID},
+		{"action", string(e.Action)}, {"outcome", string(e.Outcome)},
+	}
+	switch e.Target.Kind {
+	case audit.KindGrant, audit.KindAgent, audit.KindTool:
+		all = append(all, term{e.Target.Kind, e.Target.ID})
+	}
+	if e.Actor.Kind == audit.ActorAgent {
+		all = append(all, term{"agent", e.Actor.ID})
+	}
+	return named(unique(all))
+}
+
+// filterTerms are those that a filter asks for, the rarest kind first.
+func filterTerms(f *audit.Filter) []term {
+	return named([]term{
+		{"grant", f.Grant}, {"target", f.Target}, {"agent", f.Agent}, {"tool", f.Tool}, {"actor", f.Actor},
+		{"action", string(f.Action)}, {"outcome", string(f.Outcome)},
+	})
+}
+
+// named leaves out terms without a value.
+func named(all []term) []term {
+	return slices.DeleteFunc(all, func(t term) bool { return t.value == "" })
+}
+
+const (
+	makeCursor statement = `INSERT INTO @event_cursors (organization, next_seq) VALUES (?, 0) ON CONFLICT DO NOTHING`
+	// The no-op update locks the cursor's row on both databases.
+	lockCursor   statement = `UPDATE @event_cursors SET next_seq = next_seq WHERE organization = ?`
+	readCursor   statement = `SELECT next_seq FROM @event_cursors WHERE organization = ?`
+	moveCursor   statement = `UPDATE @event_cursors SET next_seq = ? WHERE organization = ?`
+	nextContents statement = `SELECT seq, content FROM @events WHERE organization = ? AND seq >= ? ORDER BY seq LIMIT ?`
+	dropTime     statement = `DELETE FROM @event_times WHERE organization = ? AND seq = ?`
+	dropTerm     statement = `DELETE FROM @event_terms WHERE organization = ? AND term = ? AND value = ? AND seq = ?`
+	firstSince   statement = `SELECT seq FROM @event_times WHERE organization = ? AND time >= ? ORDER BY time, seq LIMIT 1`
+	lastUntil    statement = `SELECT seq FROM @event_times WHERE organization = ? AND time <= ? ORDER BY time DESC, seq DESC LIMIT 1`
+	timeOf       statement = `SELECT time FROM @event_times WHERE organization = ? AND seq = ?`
+)
+
+// chunk is how many lines are indexed in one transaction, so that none holds
+// SQLite's write lock for long.
+const chunk = 500
+
+// Events implements storage.Store. Lines whose content was removed are left
+// out: nothing is known of them that a filter could select by.
+func (s *Store) Events(ctx context.Context, organization string, q storage.EventQuery) (p storage.EventPage, err error) {
+	if err := cmp.Or(s.enter(ctx, organization), q.Check()); err != nil {
+		return p, err
+	}
+	for q.Count || q.Filter != (audit.Filter{}) {
+		done, err := s.index(ctx, organization)
+		if err != nil {
+			return p, err
+		}
+		if done {
+			break
+		}
+	}
+	bounded, cancel := context.WithTimeout(ctx, storage.ViewTime)
+	defer cancel()
+	err = s.read(bounded, organization, func(r *reader) (err error) {
+		p, err = r.events(bounded, q)
+		return s.translate(ctx, err)
+	})
+	return p, err
+}
+
+// index indexes the next lines of a log, and reports whether they were the last.
+func (s *Store) index(ctx context.Context, organization string) (done bool, err error) {
+	behind, err := s.behind(ctx, organization)
+	if !behind || err != nil {
+		return true, err
+	}
+	err = s.withWrite(ctx, organization, func(ctx context.Context, r *reader) error {
+		next, err := r.takeCursor(ctx)
+		if err != nil {
+			return err
+		}
+		done, err = r.indexFrom(ctx, next)
+		return err
+	})
+	return done, err
+}
+
+const behindCursor statement = `SELECT 1 FROM @logs AS l WHERE l.organization = ?
+	AND l.size > coalesce((SELECT c.next_seq FROM @event_cursors AS c WHERE c.organization = l.organization), 0)`
+
+func (s *Store) behind(ctx context.Context, organization string) (behind bool, err error) {
+	err = s.ask(ctx, behindCursor, []any{organization}, func(*sql.Rows) error { behind = true; return nil })
+	return behind, err
+}
+
+// takeCursor locks the organization's cursor and reads it.
+func (r *reader) takeCursor(ctx context.Context) (next int64, err error) {
+	if _, err := r.exec(ctx, makeCursor, r.organization); err != nil {
+		return 0, err
+	}
+	if _, err := r.exec(ctx, lockCursor, r.organization); err != nil {
+		return 0, err
+	}
+	err = r.each(ctx, readCursor, []any{r.organization}, func(rows *sql.Rows) error { return scan(rows, &next) })
+	return next, err
+}
+
+func (r *reader) indexFrom(ctx context.Context, next int64) (done bool, err error) {
+	var times []timeRow
+	var found []termRow
+	n := 0
+	err = r.each(ctx, nextContents, []any{r.organization, next, int64(chunk)}, func(rows *sql.Rows) error {
+		var seq int64
+		var content []byte
+		if err := scan(rows, &seq, &content); err != nil {
+			return err
+		}
+		n++
+		next = seq + 1
+		if content == nil {
+			return nil
+		}
+		e, err := audit.Parse(content)
+		if err != nil {
+			return fmt.Errorf("%w: line %d", storage.ErrCorrupt, seq)
+		}
+		times = append(times, timeRow{Organization: r.organization, Seq: seq, Time: e.Time})
+		for _, t := range terms(&e) {
+			found = append(found, termRow{Organization: r.organization, Term: t.name, Value: t.value, Seq: seq})
+		}
+		return nil
+	})
+	if err != nil || n == 0 {
+		return true, err
+	}
+	if err := insertAll(ctx, r, "event_times", &times); err != nil {
+		return false, err
+	}
+	for len(found) > 0 {
+		some := found[:min(len(found), chunk)]
+		found = found[len(some):]
+		if err := insertAll(ctx, r, "event_terms", &some); err != nil {
+			return false, err
+		}
+	}
+	_, err = r.exec(ctx, moveCursor, next, r.organization)
+	return n < chunk, err
+}
+
+// forget takes lines whose content is being erased out of the index. It holds
+// the cursor, so that nobody who read the content before can index it after.
+func (t *tx) forget(ctx context.Context, erasures []storage.Erasure) error {
+	var next int64
+	var err error
+	if slices.ContainsFunc(erasures, func(e storage.Erasure) bool { return e.Content }) {
+		t.wrote = true
+		next, err = t.takeCursor(ctx)
+	}
+	for _, e := range erasures {
+		if err == nil && e.Content && e.Seq < next {
+			err = t.forgetLine(ctx, e.Seq)
+		}
+	}
+	return err
+}
+
+func (t *tx) forgetLine(ctx context.Context, seq int64) error {
+	var content []byte
+	err := t.each(ctx, selectContent, []any{t.organization, seq}, func(rows *sql.Rows) error { return scan(rows, &content) })
+	if content == nil || err != nil {
+		return err
+	}
+	e, err := audit.Parse(content)
+	if err != nil {
+		return fmt.Errorf("%w: line %d", storage.ErrCorrupt, seq)
+	}
+	for _, term := range terms(&e) {
+		if _, err := t.exec(ctx, dropTerm, t.organization, term.name, term.value, seq); err != nil {
+			return err
+		}
+	}
+	_, err = t.exec(ctx, dropTime, t.organization, seq)
+	return err
+}
+
+// span is a range of sequence numbers: from low up to below high.
+type span struct{ low, high int64 }
+
+// events answers the query from the index.
+func (r *reader) events(ctx context.Context, q storage.EventQuery) (p storage.EventPage, err error) {
+	within, err := r.span(ctx, &q.Filter)
+	if err != nil {
+		return p, err
+	}
+	if q.Before > 0 && !q.Count {
+		within.high = min(within.high, q.Before)
+	}
+	if q.Count {
+		return r.count(ctx, within, &q.Filter)
+	}
+	query, seq := r.matching(within, &q.Filter, "events")
+	query = query.ColumnExpr(seq + ", e.content, e.personal, l.hash").
+		Join("JOIN " + r.store.table("leaves") + " AS l ON l.organization = e.organization AND l.seq = e.seq").
+		Where("e.content IS NOT NULL").OrderExpr(seq + " DESC").Limit(int64(q.Limit) + 1)
+	rows, err := query.Rows(ctx)
+	if err := drain(rows, err, collectLines(&p.Lines)); err != nil {
+		return p, err
+	}
+	if len(p.Lines) > q.Limit {
+		p.Lines = p.Lines[:q.Limit]
+		p.Next = p.Lines[q.Limit-1].Seq
+	}
+	return p, nil
+}
+
+// span is where the filter's range of time lies. Times never go back in a log,
+// so that it is one range of numbers.
+func (r *reader) span(ctx context.Context, f *audit.Filter) (span, error) {
+	s := span{0, audit.MaxInteger}
+	if f.From > 0 {
+		s.low = s.high
+		err := r.each(ctx, firstSince, []any{r.organization, f.From}, func(rows *sql.Rows) error { return scan(rows, &s.low) })
+		if err != nil {
+			return s, err
+		}
+	}
+	if f.To > 0 {
+		last := int64(-1)
+		err := r.each(ctx, lastUntil, []any{r.organization, f.To}, func(rows *sql.Rows) error { return scan(rows, &last) })
+		if err != nil {
+			return s, err
+		}
+		s.high = last + 1
+	}
+	return s, nil
+}
+
+// matching begins the query for the lines that a filter selects: from the terms
+// when it names one, otherwise from the table itself, called e. It answers the
+// column of their numbers as well.
+func (r *reader) matching(within span, f *audit.Filter, table string) (q *bun.SelectQuery, seq string) {
+	wanted := filterTerms(f)
+	seq, owner := "e.seq", "e.organization"
+	q = r.bun.NewSelect()
+	if len(wanted) == 0 {
+		q = q.TableExpr(r.store.table(table) + " AS e")
+	} else {
+		seq, owner = "t.seq", "t.organization"
+		q = q.TableExpr(r.store.table("event_terms")+" AS t").
+			Join("JOIN "+r.store.table(table)+" AS e ON e.organization = t.organization AND e.seq = t.seq").
+			Where("t.term = ? AND t.value = ?", wanted[0].name, wanted[0].value)
+		for _, w := range wanted[1:] {
+			q = q.Where("EXISTS (SELECT 1 FROM "+r.store.table("event_terms")+
+				" AS o WHERE o.organization = t.organization AND o.term = ? AND o.value = ? AND o.seq = t.seq)", w.name, w.value)
+		}
+	}
+	return q.Where(owner+" = ?", r.organization).Where(seq+" >= ? AND "+seq+" < ?", within.low, within.high), seq
+}
+
+// count counts the lines that match, and finds the time of the newest.
+func (r *reader) count(ctx context.Context, within span, f *audit.Filter) (p storage.EventPage, err error) {
+	q, seq := r.matching(within, f, "event_times")
+	var newest sql.NullInt64
+	rows, err := q.ColumnExpr("count(*), max(" + seq + ")").Rows(ctx)
+	err = drain(rows, err, func(rows *sql.Rows) error { return scan(rows, &p.Count, &newest) })
+	if err != nil || !newest.Valid {
+		return p, err
+	}
+	err = r.each(ctx, timeOf, []any{r.organization, newest.Int64}, func(rows *sql.Rows) error { return scan(rows, &p.Latest) })
+	return p, err
+}

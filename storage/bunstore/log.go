@@ -1,0 +1,250 @@
+package bunstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/uptrace/bun"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+const (
+	updateHead statement = `UPDATE @logs SET epoch = ?, size = ?, edge = ?, signed = ?, time = ?, seal = ?, kept_size = ?, kept_time = ?
+		WHERE organization = ? AND size = ?`
+	insertEvent statement = `INSERT INTO @events (organization, seq, content, personal) VALUES (?, ?, ?, ?)`
+	insertLeaf  statement = `INSERT INTO @leaves (organization, seq, hash) VALUES (?, ?, ?)`
+	// One line and its head, in one round trip.
+	appendLine statement = `WITH event AS (` + insertEvent + `), leaf AS (` + insertLeaf + `) ` + updateHead
+
+	insertCheckpoint  statement = `INSERT INTO @checkpoints (organization, size, signed) VALUES (?, ?, ?)`
+	selectCheckpoints statement = `SELECT size, signed FROM @checkpoints WHERE organization = ? AND size > ? ORDER BY size LIMIT ?`
+	selectLines       statement = `SELECT l.seq, e.content, e.personal, l.hash FROM @leaves AS l
+		LEFT JOIN @events AS e ON e.organization = l.organization AND e.seq = l.seq
+		WHERE l.organization = ? AND l.seq >= ? ORDER BY l.seq LIMIT ?`
+	erasePersonal statement = `UPDATE @events SET personal = NULL WHERE organization = ? AND seq = ?`
+	eraseContent  statement = `UPDATE @events SET content = NULL WHERE organization = ? AND seq = ?`
+	selectContent statement = `SELECT content FROM @events WHERE organization = ? AND seq = ?`
+)
+
+// loadHead reads the head into the transaction.
+func (r *reader) loadHead(ctx context.Context, q statement) (found bool, err error) {
+	var h storage.Head
+	err = r.each(ctx, q, []any{r.organization}, func(rows *sql.Rows) error {
+		found = true
+		return scan(rows, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
+	})
+	if err == nil {
+		r.head, r.loaded = h, true
+	}
+	return found, err
+}
+
+func (r *reader) Head(ctx context.Context) (storage.Head, error) {
+	if err := r.enter(ctx); err != nil {
+		return storage.Head{}, err
+	}
+	if !r.loaded {
+		if _, err := r.loadHead(ctx, readHead); err != nil {
+			return storage.Head{}, r.fail(ctx, err)
+		}
+	}
+	h := r.head
+	h.Edge, h.Signed, h.Seal = cloned(h.Edge), cloned(h.Signed), cloned(h.Seal)
+	return h, nil
+}
+
+func cloned(b []byte) []byte { return append([]byte(nil), b...) }
+
+func (r *reader) Lines(ctx context.Context, from int64, limit int) ([]audit.Line, error) {
+	if err := r.enter(ctx, checkLimit(limit)); err != nil {
+		return nil, err
+	}
+	var found []audit.Line
+	err := r.each(ctx, selectLines, []any{r.organization, from, int64(limit)}, collectLines(&found))
+	return found, r.fail(ctx, err)
+}
+
+func collectLines(found *[]audit.Line) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error {
+		var l audit.Line
+		var leaf []byte
+		if err := scan(rows, &l.Seq, &l.Content, &l.Personal, &leaf); err != nil {
+			return err
+		}
+		if len(leaf) != len(l.Leaf) {
+			return fmt.Errorf("%w: leaf of line %d", storage.ErrCorrupt, l.Seq)
+		}
+		copy(l.Leaf[:], leaf)
+		*found = append(*found, l)
+		return nil
+	}
+}
+
+func (r *reader) Checkpoints(ctx context.Context, after int64, limit int) ([]storage.Checkpoint, error) {
+	if err := r.enter(ctx, checkLimit(limit)); err != nil {
+		return nil, err
+	}
+	var found []storage.Checkpoint
+	err := r.each(ctx, selectCheckpoints, []any{r.organization, after, int64(limit)}, func(rows *sql.Rows) error {
+		var c storage.Checkpoint
+		err := scan(rows, &c.Size, &c.Signed)
+		found = append(found, c)
+		return err
+	})
+	return found, r.fail(ctx, err)
+}
+
+func (t *tx) Append(ctx context.Context, a storage.Append) error {
+	if err := t.enter(ctx, a.Check(t.head)); err != nil {
+		return err
+	}
+	next := storage.Head{Head: a.Head, Seal: cloned(a.Seal), KeptSize: t.head.KeptSize, KeptTime: t.head.KeptTime, Now: t.head.Now}
+	next.Edge, next.Signed = cloned(a.Head.Edge), cloned(a.Head.Signed)
+	if a.Keep {
+		next.KeptSize, next.KeptTime = a.Head.Size, a.Head.Time
+	}
+	if err := t.fail(ctx, t.write(ctx, a.Lines, next)); err != nil {
+		return err
+	}
+	if a.Keep {
+		if err := t.execute(ctx, insertCheckpoint, t.organization, a.Head.Size, next.Signed); err != nil {
+			return err
+		}
+	}
+	t.head = next
+	for _, l := range []audit.Line{a.Lines[0], a.Lines[len(a.Lines)-1]} {
+		t.appended = append(t.appended, audit.Line{Seq: l.Seq, Leaf: l.Leaf})
+	}
+	return nil
+}
+
+// write writes lines and the head that follows them.
+func (t *tx) write(ctx context.Context, lines []audit.Line, next storage.Head) error {
+	t.wrote = true
+	head := []any{
+		next.Epoch, next.Size, octets(next.Edge), octets(next.Signed), next.Time, octets(next.Seal), next.KeptSize, next.KeptTime,
+		t.organization, t.head.Size,
+	}
+	if t.head.Size == 0 && !t.store.postgres {
+		if _, err := t.exec(ctx, makeHead, t.organization, []byte{}, []byte{}, []byte{}); err != nil {
+			return err
+		}
+	}
+	q := updateHead
+	var err error
+	switch l := lines[0]; {
+	case len(lines) > 1:
+		err = t.writeMany(ctx, lines)
+	case t.store.postgres:
+		q = appendLine
+		head = append([]any{t.organization, l.Seq, octets(l.Content), nullable(l.Personal), t.organization, l.Seq, l.Leaf[:]}, head...)
+	default:
+		if _, err = t.exec(ctx, insertEvent, t.organization, l.Seq, octets(l.Content), nullable(l.Personal)); err == nil {
+			_, err = t.exec(ctx, insertLeaf, t.organization, l.Seq, l.Leaf[:])
+		}
+	}
+	if err != nil {
+		return err
+	}
+	n, err := t.exec(ctx, q, head...)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%w: the head has moved", storage.ErrCorrupt)
+	}
+	return err
+}
+
+// nullable is b, or a NULL when there is nothing in it.
+func nullable(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+type eventRow struct {
+	bun.BaseModel `bun:"table:agentkey_events"`
+
+	Organization string `bun:"organization"`
+	Seq          int64  `bun:"seq"`
+	Content      []byte `bun:"content"`
+	Personal     []byte `bun:"personal"`
+}
+
+type leafRow struct {
+	bun.BaseModel `bun:"table:agentkey_leaves"`
+
+	Organization string `bun:"organization"`
+	Seq          int64  `bun:"seq"`
+	Hash         []byte `bun:"hash"`
+}
+
+// bulk bounds the size of one statement that bun builds.
+const bulk = 1 << 20
+
+func (t *tx) writeMany(ctx context.Context, lines []audit.Line) error {
+	var events []eventRow
+	var leaves []leafRow
+	size := 0
+	for i, l := range lines {
+		row := eventRow{Organization: t.organization, Seq: l.Seq, Content: octets(l.Content)}
+		if len(l.Personal) > 0 {
+			row.Personal = l.Personal
+		}
+		events = append(events, row)
+		leaves = append(leaves, leafRow{Organization: t.organization, Seq: l.Seq, Hash: l.Leaf[:]})
+		size += len(l.Content) + len(l.Personal)
+		if i < len(lines)-1 && size < bulk && len(events) < 500 {
+			continue
+		}
+		if err := insertAll(ctx, t.reader, "events", &events); err != nil {
+			return err
+		}
+		if err := insertAll(ctx, t.reader, "leaves", &leaves); err != nil {
+			return err
+		}
+		size = 0
+	}
+	return nil
+}
+
+// insertAll inserts rows by one statement that bun builds, and empties the list.
+func insertAll[T any](ctx context.Context, r *reader, table string, rows *[]T) error {
+	if len(*rows) == 0 {
+		return nil
+	}
+	ctx, _, cancel := bounded(ctx)
+	defer cancel()
+	_, err := r.bun.NewInsert().Model(rows).ModelTableExpr(r.store.table(table)).Exec(ctx)
+	*rows = nil
+	return err
+}
+
+func (t *tx) Erase(ctx context.Context, erasures []storage.Erasure) error {
+	if err := t.enter(ctx, checkIDs(len(erasures))); err != nil {
+		return err
+	}
+	for _, e := range erasures {
+		if e.Seq < 0 || e.Seq >= t.head.Size {
+			return t.fail(ctx, invalid("erasure of no line"))
+		}
+	}
+	if err := t.fail(ctx, t.forget(ctx, erasures)); err != nil {
+		return err
+	}
+	for _, e := range erasures {
+		if e.Personal {
+			if err := t.execute(ctx, erasePersonal, t.organization, e.Seq); err != nil {
+				return err
+			}
+		}
+		if e.Content {
+			if err := t.execute(ctx, eraseContent, t.organization, e.Seq); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+package bunstore
+
+// readStatements are those that a pool of readers prepares. The statements
+// that Store.ask runs must all be among them; one that a transaction runs and
+// that is missing is only prepared anew at each use.
+func (s *Store) readStatements() []statement {
+	all := []statement{
+		readHead, selectLines, selectCheckpoints, selectContent, firstSince, lastUntil, timeOf, behindCursor,
+		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
+		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
+		selectRecord, selectWindows, selectHolders, selectOrganizations, selectDue,
+	}
+	if s.postgres {
+		all = append(all, setLocal)
+	}
+	return all
+}
+
+// writeStatements are those that the writer prepares in addition.
+func (s *Store) writeStatements() []statement {
+	all := []statement{
+		makeHead, updateHead, insertCheckpoint, erasePersonal, eraseContent,
+		organizationRelation.insert, organizationRelation.update, agentRelation.insert, agentRelation.update,
+		keyRelation.insert, keyRelation.update, keyRelation.stands, toolRelation.insert, toolRelation.update, toolRelation.stands,
+		credentialRelation.insert, credentialRelation.update, credentialRelation.stands, deleteCredential,
+		deleteTool, deleteToolApprovals, deleteToolCredentials, deleteToolGrants,
+		grantRelation.insert, grantRelation.update, grantRelation.stands, approvalRelation.insert, approvalRelation.update,
+		dataKeyRelation.insert, dataKeyRelation.update, dataKeyRelation.stands, otherActive, reserveSeals, readReserved,
+		recordRelation.insert, recordRelation.update, recordRelation.stands, insertEntry, deleteEntry, deleteRecord,
+		deliveryRelation.insert, settleDone, settleLater, putWindow, deleteWindow,
+		makeCursor, lockCursor, readCursor, moveCursor, nextContents, dropTime, dropTerm,
+	}
+	if s.postgres {
+		return append(all, lockHead, dropHead, appendLine, leaseRows)
+	}
+	return append(all, lockDatabase, insertEvent, insertLeaf, leaseFile)
+}

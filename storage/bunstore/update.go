@@ -1,0 +1,381 @@
+package bunstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// running marks the context that a running fn was given.
+type running struct{}
+
+func (s *Store) enterTx(ctx context.Context, organization string) error {
+	if err := s.enter(ctx, organization); err != nil {
+		return err
+	}
+	if ctx.Value(running{}) != nil {
+		return storage.ErrNested
+	}
+	if organization == "" {
+		return invalid("no organization")
+	}
+	return nil
+}
+
+// Update implements storage.Store. It runs fn once.
+func (s *Store) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
+	if err := s.enterTx(ctx, organization); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, storage.UpdateTime)
+	defer cancel()
+	leave, err := s.enterGate(wait, ctx, organization)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	t, err := s.takeHead(wait, ctx, organization)
+	if err != nil {
+		return err
+	}
+	defer t.undo()
+	if err := t.run(ctx, fn); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// gate is the name of the gate in front of an organization's head: on SQLite
+// all writers share one.
+func (s *Store) gate(organization string) string {
+	if s.postgres {
+		return organization
+	}
+	return ""
+}
+
+func (s *Store) enterGate(wait, caller context.Context, organization string) (leave func(), err error) {
+	leave, err = s.gates.enter(wait, s.gate(organization))
+	switch {
+	case err == nil:
+		return leave, nil
+	case caller.Err() != nil:
+		return nil, caller.Err()
+	}
+	return nil, fmt.Errorf("%w: the head is held in this process", storage.ErrBusy)
+}
+
+// tx is the transaction of an Update.
+type tx struct {
+	*reader
+	wrote    bool         // something was written
+	made     bool         // the log's row was made by this transaction
+	appended []audit.Line // number and leaf of the first and the last line
+}
+
+var (
+	_ storage.ReadTx = (*reader)(nil)
+	_ storage.Tx     = (*tx)(nil)
+)
+
+// takeHead begins a transaction that holds the organization's head: locked and
+// read by a statement of its own, before any other. It waits for the head as
+// long as wait lasts.
+func (s *Store) takeHead(wait, caller context.Context, organization string) (*tx, error) {
+	r, err := s.begin(wait, caller, s.writer, organization, &sql.TxOptions{Isolation: s.isolation()})
+	if err != nil {
+		return nil, err
+	}
+	t := &tx{reader: r}
+	if s.postgres {
+		err = t.lockRow(wait, caller)
+	} else {
+		err = t.lockFile(caller)
+	}
+	if err != nil {
+		t.undo()
+		return nil, s.translate(caller, err)
+	}
+	return t, nil
+}
+
+func (s *Store) isolation() sql.IsolationLevel {
+	if s.postgres {
+		return sql.LevelReadCommitted
+	}
+	return sql.LevelDefault
+}
+
+const (
+	// Every transaction says for itself how long it may wait, run and idle, and
+	// that a commit is on disk when it is answered: whatever the role's defaults.
+	setLocal statement = `SELECT set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
+		set_config('idle_in_transaction_session_timeout', ?, true), set_config('synchronous_commit', 'on', true)`
+
+	// The clock is read outside of the locking query, and so after the wait.
+	lockHead statement = `WITH head AS MATERIALIZED (
+		SELECT epoch, size, edge, signed, time, seal, kept_size, kept_time FROM @logs WHERE organization = ? FOR UPDATE)
+		SELECT head.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM head`
+	makeHead statement = `INSERT INTO @logs (organization, epoch, size, edge, signed, time, seal, kept_size, kept_time)
+		VALUES (?, 0, 0, ?, ?, 0, ?, 0, 0) ON CONFLICT DO NOTHING`
+	dropHead statement = `DELETE FROM @logs WHERE organization = ? AND size = 0`
+
+	// A write that finds nothing to do takes the write lock all the same, so that
+	// this holds on handles that don't begin their transactions with it.
+	lockDatabase statement = `UPDATE @logs SET size = size WHERE organization = ? AND size < 0`
+	readHead     statement = `SELECT epoch, size, edge, signed, time, seal, kept_size, kept_time, 0 FROM @logs WHERE organization = ?`
+)
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(d.Milliseconds(), 1), 10) + "ms"
+}
+
+// lockTime is a little less than a statement may take, so that waiting in vain
+// is told from a database that is slow.
+const lockTime = storage.UpdateTime - 100*time.Millisecond
+
+func (t *tx) lockRow(wait, ctx context.Context) error {
+	patience := lockTime
+	if deadline, ok := wait.Deadline(); ok {
+		patience = min(patience, time.Until(deadline))
+	}
+	if err := t.limit(ctx, patience, storage.UpdateTime); err != nil {
+		return err
+	}
+	// A row made by an Update that appended nothing goes away again, also
+	// between our two statements: hence the second round.
+	for range 3 {
+		found, err := t.loadHead(ctx, lockHead)
+		if err != nil || found {
+			return err
+		}
+		n, err := t.exec(ctx, makeHead, t.organization, []byte{}, []byte{}, []byte{})
+		if err != nil {
+			return err
+		}
+		t.made = n == 1
+	}
+	return fmt.Errorf("%w: the log's row does not stay", storage.ErrBusy)
+}
+
+func (t *tx) lockFile(ctx context.Context) error {
+	if _, err := t.exec(ctx, lockDatabase, t.organization); err != nil {
+		return err
+	}
+	_, err := t.loadHead(ctx, readHead)
+	return err
+}
+
+// limit sets the transaction's own time limits on Postgres. An idle transaction
+// ends before anybody's patience with its head does.
+func (r *reader) limit(ctx context.Context, lock, statement time.Duration) error {
+	if !r.store.postgres {
+		return nil
+	}
+	_, err := r.find(ctx, setLocal, milliseconds(lock), milliseconds(statement), milliseconds(idleTime))
+	return err
+}
+
+const idleTime = storage.UpdateTime - 200*time.Millisecond
+
+// run gives fn the transaction. A panic passes, and the transaction is undone.
+func (t *tx) run(ctx context.Context, fn func(context.Context, storage.Tx) error) error {
+	defer t.done.Store(true)
+	if err := fn(context.WithValue(ctx, running{}, true), t); err != nil {
+		return err
+	}
+	if t.failed != nil {
+		return t.failed
+	}
+	return ctx.Err()
+}
+
+// commit ends the transaction. One that wrote nothing has nothing to keep.
+func (t *tx) commit(ctx context.Context) error {
+	if t.store.closed.Load() {
+		return storage.ErrClosed
+	}
+	if !t.wrote {
+		return nil
+	}
+	if t.made && t.appended == nil {
+		if _, err := t.exec(ctx, dropHead, t.organization); err != nil {
+			return t.store.translate(ctx, err)
+		}
+	}
+	err := t.end(t.sql.Commit)
+	switch {
+	case err == nil:
+		return nil
+	case t.store.surelyUndone(err):
+		return t.store.translate(ctx, err)
+	case t.appended == nil:
+		return fmt.Errorf("%w: commit without an answer", storage.ErrUnknown)
+	}
+	return t.store.resolve(ctx, t.organization, t.appended)
+}
+
+// resolve finds out, under the head, whether lines stand at their numbers. The
+// caller's context may have ended: the answer matters all the same, and it
+// comes within ResolveTime.
+func (s *Store) resolve(caller context.Context, organization string, lines []audit.Line) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), storage.ResolveTime)
+	defer cancel()
+	for {
+		stand, err := s.stand(ctx, organization, lines)
+		switch {
+		case err == nil && stand:
+			return nil
+		case err == nil && s.postgres:
+			return fmt.Errorf("%w: the commit failed", storage.ErrUnavailable)
+		case err == nil, errors.Is(err, storage.ErrClosed):
+			// See surelyUndone: on SQLite, not to be seen is not yet gone.
+			return fmt.Errorf("%w: the commit failed", storage.ErrUnknown)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: commit without an answer", storage.ErrUnknown)
+		}
+	}
+}
+
+// stand reports whether all these lines stand in the log at their numbers.
+func (s *Store) stand(ctx context.Context, organization string, lines []audit.Line) (bool, error) {
+	t, err := s.takeHead(ctx, ctx, organization)
+	if err != nil {
+		return false, err
+	}
+	defer t.undo()
+	for _, l := range lines {
+		found, err := t.Lines(ctx, l.Seq, 1)
+		if err != nil {
+			return false, err
+		}
+		if len(found) == 0 || found[0].Seq != l.Seq || found[0].Leaf != l.Leaf {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// begin begins a transaction. It lives in a context of its own, so that neither
+// a commit nor a rollback is cut off by the end of the caller's, and which ends
+// when the database does not answer either.
+// A connection may have to be waited for, or be made: that ends with wait.
+func (s *Store) begin(wait, caller context.Context, p *pool, organization string, opts *sql.TxOptions) (*reader, error) {
+	if err := p.prepare(wait); err != nil {
+		return nil, s.translate(caller, err)
+	}
+	own, cancel := context.WithCancel(context.WithoutCancel(caller))
+	stop := context.AfterFunc(wait, cancel)
+	began, err := p.bun.BeginTx(own, opts)
+	if !stop() && err == nil {
+		err = wait.Err()
+		_ = began.Rollback()
+	}
+	if err != nil {
+		cancel()
+		return nil, s.translate(caller, err)
+	}
+	return &reader{store: s, pool: p, bun: began, sql: began.Tx, cancel: cancel, organization: organization}, nil
+}
+
+// undo ends the transaction and keeps nothing. After a commit it does nothing.
+func (r *reader) undo() {
+	r.done.Store(true)
+	_ = r.end(r.sql.Rollback)
+	r.cancel()
+}
+
+// end commits or rolls back, in bounded time on a connection that can hang.
+func (r *reader) end(how func() error) error {
+	if r.store.postgres {
+		timer := time.AfterFunc(patience, r.cancel)
+		defer timer.Stop()
+	}
+	return how()
+}
+
+// withWrite runs fn in a transaction that holds no head: for what belongs to no
+// log. On SQLite it holds the write lock.
+func (s *Store) withWrite(caller context.Context, organization string, fn func(context.Context, *reader) error) error {
+	wait, cancel := context.WithTimeout(caller, storage.UpdateTime)
+	defer cancel()
+	if !s.postgres {
+		leave, err := s.enterGate(wait, caller, organization)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	r, err := s.begin(wait, caller, s.writer, organization, &sql.TxOptions{Isolation: s.isolation()})
+	if err != nil {
+		return err
+	}
+	defer r.undo()
+	if s.postgres {
+		err = r.limit(caller, lockTime, storage.UpdateTime)
+	} else {
+		_, err = r.exec(caller, lockDatabase, organization)
+	}
+	if err == nil {
+		err = fn(caller, r)
+	}
+	if err != nil {
+		return s.translate(caller, err)
+	}
+	if err := caller.Err(); err != nil {
+		return err
+	}
+	if err := r.end(r.sql.Commit); err != nil {
+		if s.surelyUndone(err) {
+			return s.translate(caller, err)
+		}
+		return fmt.Errorf("%w: commit without an answer", storage.ErrUnknown)
+	}
+	return nil
+}
+
+// View implements storage.Store.
+func (s *Store) View(caller context.Context, organization string, fn func(context.Context, storage.ReadTx) error) error {
+	if err := s.enterTx(caller, organization); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(caller, storage.ViewTime)
+	defer cancel()
+	return s.read(ctx, organization, func(r *reader) error {
+		defer r.done.Store(true)
+		if err := fn(context.WithValue(ctx, running{}, true), r); err != nil {
+			return err
+		}
+		if r.failed != nil {
+			return r.failed
+		}
+		return ctx.Err()
+	})
+}
+
+// read runs fn in a transaction that reads one consistent state. The context
+// must have a deadline.
+func (s *Store) read(ctx context.Context, organization string, fn func(*reader) error) error {
+	opts := &sql.TxOptions{ReadOnly: true}
+	if s.postgres {
+		opts.Isolation = sql.LevelRepeatableRead
+	}
+	r, err := s.begin(ctx, ctx, s.reader, organization, opts)
+	if err != nil {
+		return err
+	}
+	defer r.undo()
+	if err := r.limit(ctx, storage.ViewTime, storage.ViewTime); err != nil {
+		return s.translate(ctx, err)
+	}
+	return fn(r)
+}
