@@ -100,6 +100,8 @@ type Actor struct {
 	Credential   string         `validate:"max=128,id"` // id of the token or key used
 	Behalf       string         `validate:"max=128,id"` // for whom the actor acts
 	Context      RequestContext `validate:"-"`
+
+	token string // record of the token that Authenticate found, checked again under the head
 }
 
 func (a Actor) audit() audit.Actor {

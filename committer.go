@@ -182,6 +182,13 @@ func (m *Manager) checkHead(u *unit, head storage.Head) (audit.Tree, error) {
 	if known, ok := m.heads.get(u.organization); ok && sameHead(known.head, head) {
 		return known.tree, nil
 	}
+	return m.checkStoredHead(u, head)
+}
+
+func (m *Manager) checkStoredHead(u *unit, head storage.Head) (audit.Tree, error) {
+	if head.Size == 0 {
+		return audit.Tree{}, nil
+	}
 	damaged := &headError{organization: u.organization}
 	tree, err := audit.CheckHead(head.Head, u.installation, u.organization, m.verifiers())
 	if err != nil {

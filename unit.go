@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -432,11 +434,6 @@ func (u *unit) putTool(e *entry, t storage.Tool) (err error) {
 
 func (u *unit) deleteTool(e *entry, t storage.Tool) {
 	u.removed(e, audit.KindTool, t.ID, t.Revision)
-	for _, c := range u.credentials {
-		if c.Tool == t.ID {
-			u.removed(e, audit.KindCredential, c.ID, c.Revision)
-		}
-	}
 	delete(u.tools, t.ID)
 	u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
 		return tx.DeleteTool(ctx, t.ID, t.Revision)
@@ -507,6 +504,16 @@ func (u *unit) putRecord(e *entry, r storage.Record) (err error) {
 	u.records[recordRef{r.Kind, r.ID}] = r
 	u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) { return tx.PutRecord(ctx, r) })
 	return nil
+}
+
+// sortedGrants gives the grants read, in the order of their ids, so that events
+// come in the same order in every run.
+func (u *unit) sortedGrants() []grants.Grant {
+	return slices.SortedFunc(maps.Values(u.grants), func(a, b grants.Grant) int { return strings.Compare(a.ID, b.ID) })
+}
+
+func (u *unit) sortedKeys() []storage.Key {
+	return slices.SortedFunc(maps.Values(u.keys), func(a, b storage.Key) int { return strings.Compare(a.ID, b.ID) })
 }
 
 // usable says whether a sealed value's key may still open it.

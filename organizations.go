@@ -1,0 +1,237 @@
+package agentkey
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// Operator is whoever runs the installation itself: the actor that creates
+// organizations. It has no access to any organization's records.
+func Operator(label string) Actor {
+	return Actor{Organization: storage.System, Kind: "operator", ID: "operator", Label: label, Role: RoleOwner, Auth: "local"}
+}
+
+// CreateOrganization makes an organization with its data keys, its log, its
+// first owner and that owner's token. The actor is an Operator.
+//
+// It is registered in the reserved log first and then begins its own. If it is
+// cut off in between, Reconcile of the reserved organization names it.
+func (m *Manager) CreateOrganization(ctx context.Context, a Actor, in CreateOrganizationInput) (CreatedOrganization, error) {
+	if err := m.authorize(ctx, a, OpCreateOrganization); err != nil {
+		return CreatedOrganization{}, err
+	}
+	if err := m.validation.input(&in); err != nil {
+		return CreatedOrganization{}, err
+	}
+	if err := checkPreset(in.Token); err != nil {
+		return CreatedOrganization{}, err
+	}
+	if err := m.enter(); err != nil {
+		return CreatedOrganization{}, err
+	}
+	defer m.leave()
+	id := newID()
+	now := micros(m.config.Clock())
+	keys, rows, err := m.newKeys(ctx, id, now, vault.PurposeRow, vault.PurposeSeal)
+	if err != nil {
+		return CreatedOrganization{}, err
+	}
+	defer destroyKeys(keys.keys)
+	err = m.act(ctx, a, needs{}, func(u *unit) error {
+		e := u.event(a.who(), audit.ActionOrganizationRegistered)
+		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: id}
+		return nil
+	})
+	if err != nil {
+		return CreatedOrganization{}, err
+	}
+	return m.beginOrganization(ctx, a, in, id, now, keys, rows)
+}
+
+func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrganizationInput, id string, now int64, keys *ring, rows []storage.DataKey) (CreatedOrganization, error) {
+	signing, err := m.keys.acquire(ctx, storage.System, false)
+	if err != nil {
+		return CreatedOrganization{}, err
+	}
+	defer signing.release()
+	secret := in.Token
+	if secret == nil {
+		secret = newKey(tokenPrefix)
+	}
+	var out CreatedOrganization
+	err = m.store.Update(ctx, id, func(ctx context.Context, tx storage.Tx) error {
+		u := m.firstUnit(id, now, keys)
+		var err error
+		if out, err = u.firstRecords(a, in, id, rows, secret); err != nil {
+			return err
+		}
+		for _, w := range u.writes {
+			ok, err := w(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return errConflict
+			}
+		}
+		_, err = m.appendEvents(ctx, tx, u, storage.Head{}, audit.Tree{}, signing.signer)
+		return err
+	})
+	if err != nil {
+		return CreatedOrganization{}, fmt.Errorf("agentkey: begin organization: %w", storageError(err))
+	}
+	return out, nil
+}
+
+func (u *unit) firstRecords(a Actor, in CreateOrganizationInput, id string, rows []storage.DataKey, secret *Secret) (out CreatedOrganization, err error) {
+	e := u.event(a.who(), audit.ActionOrganizationCreated)
+	e.Target = audit.Ref{Kind: audit.KindOrganization, ID: id}
+	if err := u.putOrganization(e, storage.Organization{ID: id, Name: in.Name, CreatedAt: u.now, Revision: 1}); err != nil {
+		return out, err
+	}
+	for _, d := range rows {
+		if err := u.putDataKey(e, d); err != nil {
+			return out, err
+		}
+	}
+	admin := newID()
+	e = u.event(a.who(), audit.ActionAdministratorCreated)
+	e.Target, e.To = audit.Ref{Kind: audit.KindAdministrator, ID: admin}, string(RoleOwner)
+	e.personal.Extra = map[string]string{"label": in.Owner}
+	out.Administrator, err = u.putAdministrator(e, admin, 1, administratorPayload{
+		Label: in.Owner, Kind: audit.ActorHuman, Role: RoleOwner, CreatedAt: u.now,
+	})
+	if err != nil {
+		return out, err
+	}
+	out.Organization = *u.org
+	out.Token.Secret = secret
+	out.Token.Token, err = u.issueToken(a.who(), CreateTokenInput{Administrator: admin, Name: "first"}, secret)
+	return out, err
+}
+
+// Organization reads the actor's organization.
+func (m *Manager) Organization(ctx context.Context, a Actor) (Organization, error) {
+	if err := m.authorize(ctx, a, OpReadOrganization); err != nil {
+		return Organization{}, err
+	}
+	var out *Organization
+	err := m.view(ctx, a.Organization, needs{}, func(u *unit) { out = u.org })
+	switch {
+	case err != nil:
+		return Organization{}, err
+	case out == nil:
+		return Organization{}, ErrNoOrganization
+	}
+	return *out, nil
+}
+
+// Organizations names every organization, for an Operator.
+func (m *Manager) Organizations(ctx context.Context, a Actor) ([]Organization, error) {
+	if err := m.authorize(ctx, a, OpCreateOrganization); err != nil {
+		return nil, err
+	}
+	out := []Organization{}
+	err := m.eachOrganization(ctx, func(id string) error {
+		if id == storage.System {
+			return nil
+		}
+		return m.view(ctx, id, needs{}, func(u *unit) {
+			if u.org != nil {
+				out = append(out, *u.org)
+			}
+		})
+	})
+	return out, err
+}
+
+// eachOrganization calls fn for every organization that has a log.
+func (m *Manager) eachOrganization(ctx context.Context, fn func(id string) error) error {
+	const page = 500
+	after := ""
+	for {
+		ids, err := m.store.Organizations(ctx, after, page)
+		if err != nil {
+			return storageError(err)
+		}
+		for _, id := range ids {
+			if err := fn(id); err != nil {
+				return err
+			}
+			after = id
+		}
+		if len(ids) < page {
+			return nil
+		}
+	}
+}
+
+// UpdateOrganization renames the organization.
+func (m *Manager) UpdateOrganization(ctx context.Context, a Actor, name string) (Organization, error) {
+	if err := m.authorize(ctx, a, OpUpdateOrganization); err != nil {
+		return Organization{}, err
+	}
+	in := struct {
+		Name string `validate:"utf16min=2,utf16max=120,plain" json:"name"`
+	}{name}
+	if err := m.validation.input(&in); err != nil {
+		return Organization{}, err
+	}
+	return m.changeOrganization(ctx, a, audit.ActionOrganizationUpdated, "", func(o *Organization) bool {
+		o.Name = in.Name
+		return true
+	})
+}
+
+// Lock refuses every vend and every request of the organization from the moment
+// it returns until it is unlocked: one field, one event. Locking a locked
+// organization changes nothing.
+func (m *Manager) Lock(ctx context.Context, a Actor, reason string) (Organization, error) {
+	return m.setLocked(ctx, a, OpLockdown, audit.ActionOrganizationLocked, reason, true)
+}
+
+// Unlock ends a lock.
+func (m *Manager) Unlock(ctx context.Context, a Actor, reason string) (Organization, error) {
+	return m.setLocked(ctx, a, OpUnlock, audit.ActionOrganizationUnlocked, reason, false)
+}
+
+func (m *Manager) setLocked(ctx context.Context, a Actor, op Operation, action audit.Action, reason string, locked bool) (Organization, error) {
+	if err := m.authorize(ctx, a, op); err != nil {
+		return Organization{}, err
+	}
+	in := struct {
+		Reason string `validate:"utf16max=500,text" json:"reason"`
+	}{reason}
+	if err := m.validation.input(&in); err != nil {
+		return Organization{}, err
+	}
+	return m.changeOrganization(ctx, a, action, in.Reason, func(o *Organization) bool {
+		changed := o.Locked != locked
+		o.Locked = locked
+		return changed
+	})
+}
+
+func (m *Manager) changeOrganization(ctx context.Context, a Actor, action audit.Action, text string, change func(o *Organization) bool) (Organization, error) {
+	var out Organization
+	err := m.act(ctx, a, needs{}, func(u *unit) error {
+		out = *u.org
+		if !change(&out) {
+			return nil
+		}
+		e := u.event(a.who(), action)
+		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: out.ID}
+		e.personal.Text = text
+		out.Revision++
+		if err := u.putOrganization(e, out); err != nil {
+			return err
+		}
+		out = *u.org
+		return nil
+	})
+	return out, err
+}

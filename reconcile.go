@@ -1,0 +1,337 @@
+package agentkey
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/grants"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// maxDiscrepancies bounds what a Reconciliation lists.
+const maxDiscrepancies = 1000
+
+// rowsPage is how many rows one step of a reconciliation compares.
+const rowsPage = 500
+
+// Reconcile replays the organization's log and compares what it says with the
+// records. It finds what row seals can't: a whole old row put back, a row
+// removed, a row that was never decided on. Findings are recorded.
+func (m *Manager) Reconcile(ctx context.Context, a Actor) (Reconciliation, error) {
+	if err := m.authorize(ctx, a, OpVerifyAudit); err != nil {
+		return Reconciliation{}, err
+	}
+	return m.reconcile(ctx, a.Organization)
+}
+
+func (m *Manager) reconcile(ctx context.Context, organization string) (Reconciliation, error) {
+	if err := m.enter(); err != nil {
+		return Reconciliation{}, err
+	}
+	defer m.leave()
+	r := &reconciler{m: m, organization: organization, replay: audit.NewReplay(), registered: make(map[string]bool)}
+	if err := r.run(ctx); err != nil {
+		return r.out, err
+	}
+	if r.out.OK() {
+		return r.out, nil
+	}
+	first := r.out.Findings[0]
+	m.log.LogAttrs(ctx, slog.LevelError, "records and log disagree", slog.String("organization", organization),
+		slog.Int("findings", len(r.out.Findings)), slog.String("kind", first.Kind), slog.String("id", first.ID))
+	return r.out, m.recordDisagreement(ctx, organization, len(r.out.Findings), first)
+}
+
+func (m *Manager) recordDisagreement(ctx context.Context, organization string, n int, first Discrepancy) error {
+	return m.commit(ctx, operation{organization: organization, decide: func(u *unit) error {
+		m.refuse(u, refusalKey{organization: organization, reason: "reconcile", subject: first.Kind + "/" + first.ID}, func() {
+			e := u.event(system, audit.ActionLogReconcileFailed)
+			e.Outcome, e.Reason, e.Count = audit.OutcomeFailed, "disagreement", int64(n)
+			e.Target = audit.Ref{Kind: first.Kind, ID: first.ID}
+		})
+		return nil
+	}})
+}
+
+// reconciler compares the rows page by page. Each page is read in one view with
+// the head of that moment, up to which the log is replayed first, so that a log
+// that goes on meanwhile is no disagreement.
+type reconciler struct {
+	m            *Manager
+	organization string
+	replay       *audit.Replay
+	next         int64 // the number of the next event to replay
+	began        int64 // the log's size when the rows began to be compared
+	registered   map[string]bool
+	out          Reconciliation
+}
+
+func (r *reconciler) find(kind, id, problem string) {
+	if len(r.out.Findings) < maxDiscrepancies {
+		r.out.Findings = append(r.out.Findings, Discrepancy{Kind: kind, ID: id, Problem: problem})
+	}
+}
+
+func (r *reconciler) run(ctx context.Context) error {
+	if err := r.replayLog(ctx); err != nil {
+		return err
+	}
+	r.began = r.next
+	for _, step := range []func(context.Context) error{r.singles, r.agents, r.tools, r.grants, r.records} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	listed, _ := r.replay.Discrepancies()
+	for _, d := range listed {
+		r.find(d.Record.Kind, d.Record.ID, d.Problem)
+	}
+	for d := range r.replay.Unseen() {
+		if d.Seq < r.began {
+			r.find(d.Record.Kind, d.Record.ID, d.Problem)
+		}
+	}
+	return r.organizations(ctx)
+}
+
+// replayLog replays the log as far as it has come, without a view of the rows.
+func (r *reconciler) replayLog(ctx context.Context) error {
+	source, _, err := r.m.source(ctx, r.organization)
+	if err != nil {
+		return err
+	}
+	for {
+		entry, err := source.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case entry.Line != nil:
+			r.add(*entry.Line)
+		}
+	}
+}
+
+func (r *reconciler) add(l audit.Line) {
+	r.next = l.Seq + 1
+	if len(l.Content) == 0 {
+		return
+	}
+	e, err := audit.Parse(l.Content)
+	if err == nil && e.Seq == l.Seq {
+		err = r.replay.Add(e)
+	}
+	if err != nil || e.Seq != l.Seq {
+		r.find(audit.KindLog, r.organization, "event can't be read; verify the log")
+		return
+	}
+	r.out.Events++
+	if e.Action == audit.ActionOrganizationRegistered {
+		r.registered[e.Target.ID] = true
+	}
+}
+
+// page gives fn a view whose head the replay has come to.
+func (r *reconciler) page(ctx context.Context, fn func(ctx context.Context, tx storage.ReadTx, u *unit) error) error {
+	return r.m.read(ctx, r.organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		head, err := tx.Head(ctx)
+		if err != nil {
+			return err
+		}
+		for r.next < head.Size {
+			lines, err := tx.Lines(ctx, r.next, linesPage)
+			if err != nil {
+				return err
+			}
+			if len(lines) == 0 {
+				break
+			}
+			for _, l := range lines {
+				r.add(l)
+			}
+		}
+		return fn(ctx, tx, u)
+	})
+}
+
+// check compares one row with what the log says, and with its own seal.
+func (r *reconciler) check(u *unit, row vault.Row, seal []byte) {
+	r.out.Records++
+	if u.ring.rows.Verify(row, seal) != nil {
+		r.find(row.Kind, row.Record, "row does not fit its seal")
+	}
+	d := r.replay.Check(row.Kind, row.Record, row.Revision, func(salt []byte) []byte {
+		state := row.State(salt)
+		return state[:]
+	})
+	if d != nil {
+		r.find(row.Kind, row.Record, d.Problem)
+	}
+}
+
+func (r *reconciler) singles(ctx context.Context) error {
+	return r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		o, ok, err := tx.Organization(ctx)
+		if err != nil {
+			return err
+		}
+		if ok {
+			o.ID = r.organization
+			r.check(u, o.Row(u.installation), o.Seal)
+		}
+		keys, err := tx.DataKeys(ctx)
+		for _, k := range keys {
+			k.Organization = r.organization
+			r.check(u, k.Row(u.installation), k.Seal)
+		}
+		return err
+	})
+}
+
+func (r *reconciler) agents(ctx context.Context) error {
+	for q := (storage.AgentQuery{Limit: rowsPage}); ; {
+		var found []storage.Agent
+		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+			page, err := tx.Agents(ctx, q)
+			if err != nil || len(page.Agents) == 0 {
+				found = nil
+				return err
+			}
+			found = page.Agents
+			ids := make([]string, len(found))
+			for i, a := range found {
+				a.Organization = r.organization
+				ids[i] = a.ID
+				r.check(u, a.Row(u.installation), a.Seal)
+			}
+			keys, err := tx.Keys(ctx, storage.KeyQuery{Agents: ids})
+			for _, k := range keys {
+				k.Organization = r.organization
+				r.check(u, k.Row(u.installation), k.Seal)
+			}
+			return err
+		})
+		if err != nil || len(found) < rowsPage {
+			return err
+		}
+		q.After = found[len(found)-1].ID
+	}
+}
+
+func (r *reconciler) tools(ctx context.Context) error {
+	for q := (storage.ToolQuery{Limit: rowsPage}); ; {
+		var found []storage.Tool
+		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+			page, err := tx.Tools(ctx, q)
+			if err != nil {
+				return err
+			}
+			found = page.Tools
+			refs := make([]storage.CredentialRef, len(found))
+			for i, t := range found {
+				t.Organization = r.organization
+				refs[i] = storage.CredentialRef{Tool: t.ID}
+				r.check(u, t.Row(u.installation), t.Seal)
+			}
+			return r.credentials(ctx, tx, u, refs)
+		})
+		if err != nil || len(found) < rowsPage {
+			return err
+		}
+		q.After = found[len(found)-1].ID
+	}
+}
+
+func (r *reconciler) credentials(ctx context.Context, tx storage.ReadTx, u *unit, refs []storage.CredentialRef) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	found, err := tx.Credentials(ctx, refs)
+	for _, c := range found {
+		c.Organization = r.organization
+		r.check(u, c.Row(u.installation), c.Seal)
+	}
+	return err
+}
+
+func (r *reconciler) grants(ctx context.Context) error {
+	for q := (storage.GrantQuery{Limit: rowsPage}); ; {
+		var found []grants.Grant
+		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+			page, err := tx.Grants(ctx, q)
+			if err != nil || len(page.Grants) == 0 {
+				found = nil
+				return err
+			}
+			found = page.Grants
+			ids := make([]string, len(found))
+			refs := make([]storage.CredentialRef, len(found))
+			for i, g := range found {
+				g.Organization = r.organization
+				ids[i], refs[i] = g.ID, storage.CredentialRef{Tool: g.Tool, Grant: g.ID}
+				r.check(u, storage.GrantRow(u.installation, g), g.Seal)
+			}
+			approvals, err := tx.Approvals(ctx, ids)
+			if err != nil {
+				return err
+			}
+			for _, a := range approvals {
+				a.Organization = r.organization
+				r.check(u, storage.ApprovalRow(u.installation, a), a.Seal)
+			}
+			return r.credentials(ctx, tx, u, refs)
+		})
+		if err != nil || len(found) < rowsPage {
+			return err
+		}
+		q.After = found[len(found)-1].ID
+	}
+}
+
+// recordKinds are the kinds of generic records that the Manager keeps.
+var recordKinds = []string{kindInstallation, kindAdministrator, kindToken}
+
+func (r *reconciler) records(ctx context.Context) error {
+	for _, kind := range recordKinds {
+		for s := (storage.Scan{Kind: kind, Limit: rowsPage}); ; {
+			var found []storage.Record
+			err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) (err error) {
+				found, err = tx.ScanRecords(ctx, s)
+				for _, rec := range found {
+					rec.Organization = r.organization
+					r.check(u, rec.Row(u.installation), rec.Seal)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if len(found) < rowsPage {
+				break
+			}
+			s.AfterID = found[len(found)-1].ID
+		}
+	}
+	return nil
+}
+
+// organizations looks, for the reserved organization, whether every organization
+// that was registered has its log.
+func (r *reconciler) organizations(ctx context.Context) error {
+	if len(r.registered) == 0 {
+		return nil
+	}
+	err := r.m.eachOrganization(ctx, func(id string) error {
+		delete(r.registered, id)
+		return nil
+	})
+	for id := range r.registered {
+		r.find(audit.KindOrganization, id, "was registered and has no log: its creation was cut off, or it was deleted")
+	}
+	return err
+}

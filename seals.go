@@ -1,0 +1,142 @@
+package agentkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// sealBlock is how many seals are reserved at a time. What is left of a block
+// when a process ends counts as used.
+const sealBlock = 1024
+
+// sealAt seals a value to its place under the organization's newest data key.
+// Every seal lies in a block that was reserved durably before, and the key is
+// followed by the next one before its seals run out.
+func (m *Manager) sealAt(ctx context.Context, p vault.Place, secret *vault.Secret) ([]byte, error) {
+	if err := m.enter(); err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	for run := range maxRuns {
+		r, err := m.keys.acquire(ctx, p.Organization, run > 0)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := m.sealWith(ctx, r, p, secret)
+		r.release()
+		if err == nil || !errors.Is(err, errStale) {
+			return sealed, err
+		}
+	}
+	return nil, fmt.Errorf("%w: data keys keep changing", ErrStorage)
+}
+
+func (m *Manager) sealWith(ctx context.Context, r *ring, p vault.Place, secret *vault.Secret) ([]byte, error) {
+	if r.sealer == nil {
+		return nil, fmt.Errorf("%w: no active seal key", ErrIntegrity)
+	}
+	if !m.keys.take(p.Organization, r.sealer.KeyID()) {
+		n, err := m.reserve(ctx, p.Organization, r.sealer.KeyID())
+		if err != nil {
+			return nil, err
+		}
+		m.keys.give(p.Organization, r.sealer.KeyID(), n-1)
+	}
+	return r.sealer.Seal(p, secret)
+}
+
+// take takes one of the seals that are reserved for a key.
+func (k *keyring) take(organization, key string) bool {
+	s := k.slot(organization)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left[key] == 0 {
+		return false
+	}
+	s.left[key]--
+	return true
+}
+
+func (k *keyring) give(organization, key string, n int64) {
+	s := k.slot(organization)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left[key] += n
+}
+
+// reserve reserves a block of seals of the active seal key and answers its size.
+// A key that is used up or too old is followed by a new one: the answer is then
+// errStale, and the caller reads the keys again.
+func (m *Manager) reserve(ctx context.Context, organization, key string) (n int64, err error) {
+	roll := false
+	err = m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+		n, roll = 0, false
+		keys, err := tx.DataKeys(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range keys {
+			if d.ID != key {
+				continue
+			}
+			if d.State != vault.KeyActive {
+				return errStale
+			}
+			if n = min(sealBlock, m.config.SealsPerKey-d.Reserved); n <= 0 || m.tooOld(d) {
+				roll = true
+				return nil
+			}
+			_, _, err := tx.ReserveSeals(ctx, key, n)
+			return err
+		}
+		return errStale
+	})
+	switch {
+	case errors.Is(err, errStale):
+		return 0, errStale
+	case err != nil:
+		return 0, storageError(err)
+	case !roll:
+		return n, nil
+	}
+	if err := m.roll(ctx, organization, key); err != nil {
+		return 0, err
+	}
+	return 0, errStale
+}
+
+func (m *Manager) tooOld(d storage.DataKey) bool {
+	return m.config.KeyAge > 0 && micros(m.config.Clock())-d.CreatedAt >= duration(m.config.KeyAge)
+}
+
+// roll makes the next seal key of an organization. The one before only opens
+// from then on. If another process was faster, its key is kept.
+func (m *Manager) roll(ctx context.Context, organization, old string) error {
+	key, next, err := m.keys.wrap(ctx, organization, vault.PurposeSeal, micros(m.config.Clock()))
+	if err != nil {
+		return err
+	}
+	defer key.Destroy()
+	return m.commit(ctx, operation{organization: organization, decide: func(u *unit) error {
+		for _, d := range u.dataKeys {
+			if d.ID != old || d.State != vault.KeyActive {
+				continue
+			}
+			e := u.event(system, audit.ActionDataKeyRolled)
+			e.Target = audit.Ref{Kind: audit.KindDataKey, ID: next.ID}
+			e.Details = map[string]string{"purpose": string(next.Purpose), "provider": next.Provider, "previous": old}
+			d.State, d.Revision = vault.KeyDecryptOnly, d.Revision+1
+			if err := u.putDataKey(e, d); err != nil {
+				return err
+			}
+			next.CreatedAt = u.now
+			return u.putDataKey(e, next)
+		}
+		return nil
+	}})
+}

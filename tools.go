@@ -1,0 +1,300 @@
+package agentkey
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/grants"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// AddTool adds a tool to the catalog, a shared one with its credential.
+func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolView, error) {
+	if err := m.authorize(ctx, a, OpAddTool); err != nil {
+		return ToolView{}, err
+	}
+	if err := m.checkNewTool(&in); err != nil {
+		return ToolView{}, err
+	}
+	tool := storage.Tool{
+		Organization: a.Organization, ID: newID(), Name: in.Name, Description: in.Description, URL: in.URL, AuthType: in.AuthType,
+		Mode: in.Mode, RequiredApprovals: max(in.RequiredApprovals, 1), Instructions: in.Instructions, Revision: 1,
+	}
+	var credential *storage.Credential
+	if in.Mode == storage.Shared {
+		c, err := m.newCredential(ctx, a.Organization, tool.ID, "", in.AuthType, micros(in.CredentialExpiresAt), in.Credential)
+		if err != nil {
+			return ToolView{}, err
+		}
+		credential = &c
+	}
+	err := errConflict
+	for try := 0; try < maxRuns && errors.Is(err, errConflict); try++ {
+		// The key of the configuration is unique; whoever takes it first has it.
+		if tool.ConfigKey, err = m.configKey(ctx, a.Organization, in.Name); err != nil {
+			return ToolView{}, err
+		}
+		err = m.act(ctx, a, needs{toolCount: true}, func(u *unit) error { return m.addTool(u, a, tool, credential) })
+	}
+	if err != nil {
+		return ToolView{}, err
+	}
+	return m.toolView(ctx, a, tool.ID)
+}
+
+func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *storage.Credential) error {
+	if u.toolCount >= int64(m.config.CatalogLimit) {
+		return ErrCatalogFull
+	}
+	tool.CreatedAt = u.now
+	e := u.toolEvent(a, audit.ActionToolCreated, tool)
+	e.Details = map[string]string{"mode": string(tool.Mode)}
+	if err := u.putTool(e, tool); err != nil {
+		return err
+	}
+	if credential == nil {
+		return nil
+	}
+	credential.CreatedAt, credential.RotatedAt = u.now, u.now
+	return u.putCredential(e, *credential, true)
+}
+
+func (m *Manager) checkNewTool(in *AddToolInput) error {
+	if err := m.validation.input(in); err != nil {
+		return err
+	}
+	switch {
+	case in.Mode == storage.Shared && blank(in.Credential):
+		return invalid("credential", "is required for a shared tool")
+	case in.Mode == storage.PerAgent && !blank(in.Credential):
+		return invalid("credential", "must be left out: this tool has a credential for each agent")
+	case in.Mode == storage.PerAgent && !in.CredentialExpiresAt.IsZero():
+		return invalid("credentialExpiresAt", "must be left out: this tool has a credential for each agent")
+	}
+	var err error
+	in.URL, err = normalURL(in.URL)
+	return err
+}
+
+func (u *unit) toolEvent(a Actor, action audit.Action, t storage.Tool) *entry {
+	e := u.event(a.who(), action)
+	e.Tool, e.Target = t.ID, audit.Ref{Kind: audit.KindTool, ID: t.ID}
+	e.personal.ToolLabel = t.Name
+	return e
+}
+
+// configKey is a free key for a tool of that name.
+func (m *Manager) configKey(ctx context.Context, organization, name string) (string, error) {
+	base := slug(name)
+	key := base
+	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, _ *unit) error {
+		for n := 2; ; n++ {
+			page, err := tx.Tools(ctx, storage.ToolQuery{ConfigKey: key, Limit: 1})
+			if err != nil || len(page.Tools) == 0 {
+				return err
+			}
+			key = base + "-" + strconv.Itoa(n)
+		}
+	})
+	return key, err
+}
+
+// slug is the name in lower-case letters and digits joined by hyphens.
+func slug(name string) string {
+	parts := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	s := strings.Trim(cut(strings.Join(parts, "-"), 100), "-")
+	if s == "" {
+		return "tool"
+	}
+	return s
+}
+
+// UpdateTool changes a tool. A credential given replaces the one there is, at
+// once and for every agent.
+func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateToolInput) (ToolView, error) {
+	op := OpUpdateTool
+	if !blank(in.Credential) {
+		op = OpReplaceCredential
+	}
+	if err := m.authorize(ctx, a, op); err != nil {
+		return ToolView{}, err
+	}
+	if err := m.validation.input(&in); err != nil {
+		return ToolView{}, err
+	}
+	if in.URL != nil {
+		normal, err := normalURL(*in.URL)
+		if err != nil {
+			return ToolView{}, err
+		}
+		in.URL = &normal
+	}
+	var next *storage.Credential
+	if !blank(in.Credential) {
+		c, err := m.replacement(ctx, a, id, in)
+		if err != nil {
+			return ToolView{}, err
+		}
+		next = c
+	}
+	err := m.changeTool(ctx, a, id, func(u *unit, tool storage.Tool) error {
+		set(&tool.Name, in.Name)
+		set(&tool.Description, in.Description)
+		set(&tool.URL, in.URL)
+		set(&tool.RequiredApprovals, in.RequiredApprovals)
+		set(&tool.Instructions, in.Instructions)
+		tool.Revision++
+		e := u.toolEvent(a, audit.ActionToolUpdated, tool)
+		if err := u.putTool(e, tool); err != nil {
+			return err
+		}
+		return u.updateCredential(a, tool, in, next)
+	})
+	if err != nil {
+		return ToolView{}, err
+	}
+	return m.toolView(ctx, a, id)
+}
+
+// replacement seals the credential that a tool is to have.
+func (m *Manager) replacement(ctx context.Context, a Actor, id string, in UpdateToolInput) (*storage.Credential, error) {
+	var tool storage.Tool
+	found := false
+	if err := m.view(ctx, a.Organization, needs{tools: []string{id}}, func(u *unit) { tool, found = u.tools[id] }); err != nil {
+		return nil, err
+	}
+	switch {
+	case !found:
+		return nil, ErrNoTool
+	case tool.Mode == storage.PerAgent:
+		return nil, invalid("credential", "must be left out: this tool has a credential for each agent")
+	}
+	var expires int64
+	if in.CredentialExpiresAt != nil {
+		expires = micros(*in.CredentialExpiresAt)
+	}
+	c, err := m.newCredential(ctx, a.Organization, id, "", tool.AuthType, expires, in.Credential)
+	return &c, err
+}
+
+// updateCredential replaces a shared tool's credential, or changes only when it ends.
+func (u *unit) updateCredential(a Actor, tool storage.Tool, in UpdateToolInput, next *storage.Credential) error {
+	current, present := u.credentials[storage.CredentialRef{Tool: tool.ID}]
+	if next != nil {
+		e := u.toolEvent(a, audit.ActionToolCredentialReplaced, tool)
+		if in.CredentialExpiresAt == nil && present && current.Status == storage.CredentialActive && current.ExpiresAt > u.now {
+			next.ExpiresAt = current.ExpiresAt
+		}
+		next.CreatedAt, next.RotatedAt = u.now, u.now
+		return u.replaceCredential(e, *next)
+	}
+	if in.CredentialExpiresAt == nil || tool.Mode != storage.Shared {
+		return nil
+	}
+	if !present {
+		return ErrNoCredential
+	}
+	e := u.toolEvent(a, audit.ActionToolUpdated, tool)
+	e.Target = audit.Ref{Kind: audit.KindCredential, ID: current.ID}
+	current.ExpiresAt = micros(*in.CredentialExpiresAt)
+	current.Status = storage.CredentialActive
+	if current.ExpiresAt != 0 && current.ExpiresAt <= u.now {
+		current.Status = storage.CredentialExpired
+	}
+	current.Revision++
+	return u.putCredential(e, current, false)
+}
+
+func (m *Manager) changeTool(ctx context.Context, a Actor, id string, change func(u *unit, tool storage.Tool) error) error {
+	return m.act(ctx, a, needs{tools: []string{id}, credentials: true}, func(u *unit) error {
+		tool, ok := u.tools[id]
+		if !ok {
+			return ErrNoTool
+		}
+		return change(u, tool)
+	})
+}
+
+// RemoveCredential removes a shared tool's credential: nothing is vended for it
+// until another one is there.
+func (m *Manager) RemoveCredential(ctx context.Context, a Actor, id string) (ToolView, error) {
+	if err := m.authorize(ctx, a, OpRemoveCredential); err != nil {
+		return ToolView{}, err
+	}
+	err := m.changeTool(ctx, a, id, func(u *unit, tool storage.Tool) error {
+		c, ok := u.credentials[storage.CredentialRef{Tool: id}]
+		if !ok {
+			return ErrNoCredential
+		}
+		u.deleteCredential(u.toolEvent(a, audit.ActionToolCredentialRemoved, tool), c)
+		return nil
+	})
+	if err != nil {
+		return ToolView{}, err
+	}
+	return m.toolView(ctx, a, id)
+}
+
+// DeleteTool removes a tool with its credential and all grants to it. Each
+// pending and approved grant is revoked with an event of its own.
+func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTool, error) {
+	if err := m.authorize(ctx, a, OpDeleteTool); err != nil {
+		return DeletedTool{}, err
+	}
+	var out DeletedTool
+	n := needs{tools: []string{id}, grantsOf: storage.GrantQuery{Tool: id}, credentials: true, approvals: true}
+	err := m.act(ctx, a, n, func(u *unit) error {
+		out = DeletedTool{ID: id}
+		tool, ok := u.tools[id]
+		if !ok {
+			return ErrNoTool
+		}
+		var e *entry
+		for _, g := range u.sortedGrants() {
+			if t := grants.Settle(g, u.now); !g.Status.Open() || t.Changed() {
+				if e == nil || len(e.Changes) > maxChanges {
+					e = u.toolEvent(a, audit.ActionGrantRemoved, tool)
+				}
+				u.removeGrant(e, g)
+				continue
+			}
+			revoked := u.event(a.who(), audit.ActionGrantRevoked)
+			describe(revoked, storage.Agent{ID: g.Agent}, tool, &g)
+			revoked.Target = audit.Ref{Kind: audit.KindGrant, ID: g.ID}
+			revoked.From, revoked.To = string(g.Status), string(grants.StatusRevoked)
+			u.removeGrant(revoked, g)
+			if g.Status == grants.StatusApproved {
+				out.ApprovedRevoked++
+			} else {
+				out.PendingRevoked++
+			}
+		}
+		e = u.toolEvent(a, audit.ActionToolDeleted, tool)
+		if c, ok := u.credentials[storage.CredentialRef{Tool: id}]; ok {
+			u.removed(e, audit.KindCredential, c.ID, c.Revision)
+		}
+		u.deleteTool(e, tool)
+		return nil
+	})
+	return out, err
+}
+
+// maxChanges bounds the records whose removal one event reports.
+const maxChanges = 200
+
+// removeGrant notes that a grant goes with its tool, and with it its approvals
+// and its credential. The storage removes them with the tool.
+func (u *unit) removeGrant(e *entry, g grants.Grant) {
+	u.removed(e, audit.KindGrant, g.ID, g.Revision)
+	for _, a := range u.approvals[g.ID] {
+		u.removed(e, audit.KindApproval, storage.ApprovalID(a), a.Revision)
+	}
+	if c, ok := u.credentials[storage.CredentialRef{Tool: g.Tool, Grant: g.ID}]; ok {
+		u.removed(e, audit.KindCredential, c.ID, c.Revision)
+	}
+}
