@@ -1,0 +1,235 @@
+package adminapi
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/grants"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// terms are the limits of a grant; null where there is none.
+type terms struct {
+	Duration *int64   `json:"duration"` // seconds from approval
+	MaxVends *int64   `json:"maxVends"`
+	Scopes   []string `json:"scopes"` // empty: no restriction is named
+}
+
+func termsOf(t agentkey.Terms) terms {
+	out := terms{Scopes: append([]string{}, t.Scopes...)}
+	if t.Duration > 0 {
+		out.Duration = new(t.Duration / int64(time.Second/time.Microsecond))
+	}
+	if t.MaxVends > 0 {
+		out.MaxVends = &t.MaxVends
+	}
+	return out
+}
+
+type grantItem struct {
+	ID           string        `json:"id"`
+	Organization string        `json:"organizationId"`
+	Agent        string        `json:"agentId"`
+	Tool         string        `json:"toolId"`
+	Status       grants.Status `json:"status"`
+	Reason       *string       `json:"reason"`
+	DenialReason *string       `json:"denialReason"`
+	RequestedAt  *string       `json:"requestedAt"`
+	DecidedBy    *string       `json:"decidedByUserId"`
+	DecidedLabel *string       `json:"decidedByEmail"`
+	DecidedAt    *string       `json:"decidedAt"`
+	CreatedAt    string        `json:"createdAt"`
+	UpdatedAt    string        `json:"updatedAt"`
+	Cycle        int64         `json:"cycle"`
+	Ticket       *string       `json:"ticket"`
+	Approvals    int64         `json:"approvals"`
+	Required     int64         `json:"requiredApprovals"`
+	Asked        terms         `json:"asked"`
+	terms                      // in force
+	ApprovedAt   *string       `json:"approvedAt"`
+	ExpiresAt    *string       `json:"expiresAt"`
+	VendsLeft    *int64        `json:"vendsLeft"`
+}
+
+func grantOf(g agentkey.Grant) grantItem {
+	item := grantItem{
+		ID: g.ID, Organization: g.Organization, Agent: g.Agent, Tool: g.Tool, Status: g.Status,
+		Reason: exchange.Optional(g.Reason), DenialReason: exchange.Optional(g.DenialReason),
+		RequestedAt: exchange.OptionalTime(g.RequestedAt), DecidedBy: exchange.Optional(g.DecidedBy),
+		DecidedLabel: exchange.Optional(g.DecidedByLabel), DecidedAt: exchange.OptionalTime(g.DecidedAt),
+		CreatedAt: exchange.Time(g.CreatedAt), UpdatedAt: exchange.Time(g.UpdatedAt),
+		Cycle: g.Cycle, Ticket: exchange.Optional(g.Ticket), Approvals: g.Approvals, Required: g.RequiredApprovals,
+		Asked: termsOf(g.Asked), terms: termsOf(g.Granted),
+		ApprovedAt: exchange.OptionalTime(g.ApprovedAt), ExpiresAt: exchange.OptionalTime(g.ExpiresAt),
+	}
+	if g.Granted.MaxVends > 0 {
+		item.VendsLeft = new(max(0, g.Granted.MaxVends-g.VendsUsed))
+	}
+	return item
+}
+
+func answerGrant(x *exchange.Exchange, status int) func(agentkey.Grant, error) error {
+	return func(g agentkey.Grant, err error) error {
+		if err != nil {
+			return err
+		}
+		return data(x, status, grantOf(g))
+	}
+}
+
+type requestItem struct {
+	Kind             string                 `json:"kind"`
+	ID               string                 `json:"id"`
+	Agent            string                 `json:"agentId"`
+	AgentName        string                 `json:"agentName"`
+	AgentDescription string                 `json:"agentDescription"`
+	Tool             string                 `json:"toolId"`
+	ToolName         string                 `json:"toolName"`
+	ToolMode         storage.CredentialMode `json:"toolCredentialMode"`
+	Reason           string                 `json:"reason"`
+	RequestedAt      string                 `json:"requestedAt"`
+	Ticket           *string                `json:"ticket"`
+	Approvals        int64                  `json:"approvals"`
+	Required         int64                  `json:"requiredApprovals"`
+	Asked            terms                  `json:"asked"`
+}
+
+func requestOf(r agentkey.Request) requestItem {
+	return requestItem{
+		Kind: "access_request", ID: r.ID, Agent: r.Agent, AgentName: r.AgentName, AgentDescription: r.AgentDescription,
+		Tool: r.Tool, ToolName: r.ToolName, ToolMode: r.ToolMode, Reason: r.Reason, RequestedAt: exchange.Time(r.RequestedAt),
+		Ticket: exchange.Optional(r.Ticket), Approvals: r.Approvals, Required: r.RequiredApprovals, Asked: termsOf(r.Asked),
+	}
+}
+
+func requestID(r agentkey.Request) string { return r.ID }
+
+// listRequests is the inbox. Suggestions will be further kinds of items in it.
+func (a *api) listRequests(x *exchange.Exchange, actor agentkey.Actor) error {
+	q := x.Query()
+	in := page(q)
+	if err := q.Err(); err != nil {
+		return err
+	}
+	requests, err := a.manager.Requests(x.Ctx(), actor, in)
+	if err != nil {
+		return err
+	}
+	linkNext(x, requests, in.Limit, requestID)
+	return data(x, http.StatusOK, each(requests, requestOf))
+}
+
+type namedGrant struct {
+	grantItem
+	AgentName string                 `json:"agentName"`
+	ToolName  string                 `json:"toolName"`
+	ToolMode  storage.CredentialMode `json:"toolCredentialMode"`
+}
+
+func (a *api) listGrants(x *exchange.Exchange, actor agentkey.Actor) error {
+	q := x.Query()
+	in := agentkey.GrantsInput{
+		Agent: q.ID("agent_id"), Tool: q.ID("tool_id"), Status: grants.Status(q.Text("status")),
+		After: q.ID("cursor"), Limit: q.Limit(),
+	}
+	if q.Has("status") && !slices.Contains(grants.Statuses(), in.Status) {
+		q.Refuse("status", "must be one of pending, approved, denied, revoked, expired, used_up")
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	found, err := a.manager.Grants(x.Ctx(), actor, in)
+	if err != nil {
+		return err
+	}
+	linkNext(x, found, in.Limit, requestID)
+	return data(x, http.StatusOK, each(found, func(r agentkey.Request) namedGrant {
+		return namedGrant{grantOf(r.Grant), r.AgentName, r.ToolName, r.ToolMode}
+	}))
+}
+
+func decision(f *exchange.Fields, in *agentkey.DecisionInput) {
+	f.Secret("credential", &in.Credential)
+	f.Seconds("expiresIn", &in.Duration)
+	f.Int("maxVends", &in.MaxVends)
+	f.Texts("scopes", &in.Scopes)
+	f.Text("ticket", &in.Ticket)
+}
+
+func (a *api) approve(x *exchange.Exchange, actor agentkey.Actor) error {
+	var in agentkey.DecisionInput
+	defer func() { in.Credential.Destroy() }()
+	if err := x.Read(needed, func(f *exchange.Fields) { decision(f, &in) }); err != nil {
+		return err
+	}
+	id, _ := x.PathID("id")
+	return answerGrant(x, http.StatusOK)(a.manager.Approve(x.Ctx(), actor, id, in))
+}
+
+func (a *api) deny(x *exchange.Exchange, actor agentkey.Actor) error {
+	var reason string
+	if err := x.Read(needed, func(f *exchange.Fields) { f.Text("reason", &reason) }); err != nil {
+		return err
+	}
+	id, _ := x.PathID("id")
+	return answerGrant(x, http.StatusOK)(a.manager.Deny(x.Ctx(), actor, id, reason))
+}
+
+func (a *api) assign(x *exchange.Exchange, actor agentkey.Actor) error {
+	var in agentkey.AssignInput
+	defer func() { in.Credential.Destroy() }()
+	err := x.Read(needed, func(f *exchange.Fields) {
+		f.ID("toolId", &in.Tool)
+		decision(f, &in.DecisionInput)
+	})
+	if err != nil {
+		return err
+	}
+	in.Agent, _ = x.PathID("id")
+	return answerGrant(x, http.StatusCreated)(a.manager.Assign(x.Ctx(), actor, in))
+}
+
+const rotateHint = "Revoking does not recall what the agent already holds. Replace the credential at the service itself."
+
+// revoke says besides ok what it could not undo.
+func (a *api) revoke(x *exchange.Exchange, actor agentkey.Actor) error {
+	agent, _ := x.PathID("id")
+	tool, _ := x.PathID("tool")
+	r, err := a.manager.Revoke(x.Ctx(), actor, agent, tool)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		ok
+		Vends          int64   `json:"vends"` // since approval
+		LastVendAt     *string `json:"lastVendAt"`
+		RotateUpstream bool    `json:"rotateUpstream"`
+		Hint           string  `json:"hint,omitempty"`
+	}{ok: ok{true}, Vends: r.Vends, LastVendAt: exchange.OptionalTime(r.LastVend), RotateUpstream: r.RotateUpstream}
+	if r.RotateUpstream {
+		out.Hint = rotateHint
+	}
+	return data(x, http.StatusOK, out)
+}
+
+// narrow takes limits in the terms of an approval: expiresIn counts from it.
+func (a *api) narrow(x *exchange.Exchange, actor agentkey.Actor) error {
+	var (
+		t  agentkey.Terms
+		in time.Duration
+	)
+	err := x.Read(needed, func(f *exchange.Fields) {
+		f.Seconds("expiresIn", &in)
+		f.Int("maxVends", &t.MaxVends)
+		f.Texts("scopes", &t.Scopes)
+	})
+	if err != nil {
+		return err
+	}
+	t.Duration = in.Microseconds()
+	id, _ := x.PathID("id")
+	return answerGrant(x, http.StatusOK)(a.manager.Narrow(x.Ctx(), actor, id, t))
+}

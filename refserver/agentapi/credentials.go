@@ -1,0 +1,73 @@
+package agentapi
+
+import (
+	"bytes"
+	"net/http"
+
+	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
+)
+
+// errOrigin is the answer to a web page that wants a credential: whatever key it
+// holds, a browser is no place for it.
+var errOrigin = &exchange.Error{
+	Status: http.StatusForbidden, Code: "origin", Text: "credentials are not given to web pages",
+	Hint: "Fetch the credential from your own process, without an Origin header.",
+}
+
+// authOAuth is the auth type whose credential may be JSON.
+const authOAuth = "oauth_token"
+
+type receipt struct {
+	Origin     string `json:"origin"`
+	Index      int64  `json:"log_index"`
+	Leaf       string `json:"leaf_hash"`
+	Checkpoint string `json:"checkpoint"`
+}
+
+// credentials is GET /api/tools/{tool}/credentials: the vend.
+func (a *api) credentials(x *exchange.Exchange) error {
+	if x.HasOrigin() {
+		return errOrigin
+	}
+	caller, decision, err := a.admit(x, ratelimit.TierCredential)
+	if err != nil {
+		return err
+	}
+	// A malformed id is looked for too: the vend decides on key and agent first.
+	tool, _ := x.PathID("tool")
+	v, err := a.manager.Vend(x.Ctx(), caller, tool)
+	if err != nil {
+		return err
+	}
+	defer v.Credential.Destroy()
+	x.LimitHeaders(ratelimit.TierCredential, decision)
+	x.Header().Set("Cache-Control", "no-store, private")
+	x.Header().Set("Pragma", "no-cache")
+	return x.Secret(http.StatusOK, vended(v))
+}
+
+func vended(v *agentkey.Vended) *exchange.ObjectWriter {
+	o := new(exchange.ObjectWriter)
+	o.Field("tool_id", v.Tool.ID)
+	o.Field("tool_name", v.Tool.Name)
+	o.Field("auth_type", v.Tool.AuthType)
+	if v.Tool.AuthType == authOAuth {
+		o.SecretJSON("credential", v.Credential)
+	} else {
+		o.Secret("credential", v.Credential)
+	}
+	o.Field("instructions", v.Tool.Instructions)
+	o.Field("suggest_instructions_endpoint", "/api/tools/"+v.Tool.ID+"/instructions/suggest")
+	if v.ExpiresAt != 0 {
+		o.Field("expires_at", exchange.Time(v.ExpiresAt))
+	}
+	if left := vendsLeft(v.VendsLeft); left != nil {
+		o.Field("vends_left", *left)
+	}
+	// The first line of a checkpoint is the log's origin.
+	origin, _, _ := bytes.Cut(v.Checkpoint, []byte("\n"))
+	o.Field("audit_receipt", receipt{string(origin), v.Seq, v.Leaf.String(), string(v.Checkpoint)})
+	return o
+}

@@ -1,0 +1,132 @@
+package refserver
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// ErrPlainHTTP occurs when the server would speak plain HTTP on an address that
+// others reach: keys and credentials would travel readable.
+var ErrPlainHTTP = errors.New("refserver: plain HTTP is for loopback addresses only: give a TLS certificate and key, " +
+	"or say that the server is behind a TLS proxy and name the proxy's address ranges, or listen on 127.0.0.1")
+
+// DefaultListen is where a server listens that is not told.
+const DefaultListen = "127.0.0.1:8700"
+
+// Config says how a Server listens. The zero value listens on DefaultListen. New
+// works on a copy. The limits of calls are the Manager's.
+type Config struct {
+	// Listen is HOST:PORT. Port 0 takes a free one, see Server.Addr. Empty:
+	// DefaultListen. Any host but a loopback address needs TLS or BehindTLSProxy.
+	Listen string
+
+	// TLSCert and TLSKey are files in PEM. Both or neither. With them the server
+	// speaks TLS 1.2 at least. They are read once, by New.
+	TLSCert string
+	TLSKey  string
+
+	// BehindTLSProxy says that a proxy ends TLS and speaks plain HTTP with this
+	// server. It needs TrustedProxies, and whoever else connects is refused. It
+	// conflicts with TLSCert.
+	BehindTLSProxy bool
+
+	// TrustedProxies are address ranges such as 10.0.0.0/8, or single addresses.
+	// X-Forwarded-For is believed from there only. None: the client is whoever
+	// opened the connection.
+	TrustedProxies []string
+
+	// Logger takes what an operator should see. Nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Clock is the Manager's clock. Nil: time.Now.
+	Clock func() time.Time
+
+	// DrainTimeout is how long requests that are being served may take once the
+	// server is told to end. Zero: 20 seconds.
+	DrainTimeout time.Duration
+}
+
+// settings is a Config that was checked.
+type settings struct {
+	Config
+	tls     *tls.Config
+	proxies []netip.Prefix
+}
+
+func (c Config) check() (settings, error) {
+	s := settings{Config: c}
+	if s.Listen == "" {
+		s.Listen = DefaultListen
+	}
+	if s.Logger == nil {
+		s.Logger = slog.New(slog.DiscardHandler)
+	}
+	if s.DrainTimeout == 0 {
+		s.DrainTimeout = 20 * time.Second
+	}
+	if s.DrainTimeout < 0 {
+		return s, errors.New("refserver: Config.DrainTimeout must not be negative")
+	}
+	if err := s.readProxies(); err != nil {
+		return s, err
+	}
+	if err := s.readTLS(); err != nil {
+		return s, err
+	}
+	host, _, err := net.SplitHostPort(s.Listen)
+	if err != nil {
+		return s, errors.New("refserver: Config.Listen must be HOST:PORT, such as 127.0.0.1:8700")
+	}
+	// A name is looked at again once it is an address.
+	if a, err := netip.ParseAddr(host); s.plain() && (host == "" || err == nil && !a.Unmap().IsLoopback()) {
+		return s, ErrPlainHTTP
+	}
+	return s, nil
+}
+
+// plain reports whether keys would travel readable to whoever connects.
+func (s *settings) plain() bool { return s.tls == nil && !s.BehindTLSProxy }
+
+func (s *settings) readProxies() error {
+	for i, text := range s.TrustedProxies {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			a, err := netip.ParseAddr(strings.TrimSpace(text))
+			if err != nil || a.Zone() != "" {
+				return fmt.Errorf("refserver: Config.TrustedProxies: entry %d is neither an address range such as 10.0.0.0/8 nor an address", i+1)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		if p.Addr().Is4In6() {
+			return fmt.Errorf("refserver: Config.TrustedProxies: entry %d maps IPv4 into IPv6; write it as IPv4", i+1)
+		}
+		s.proxies = append(s.proxies, p.Masked())
+	}
+	if s.BehindTLSProxy && len(s.proxies) == 0 {
+		return errors.New("refserver: Config.BehindTLSProxy needs TrustedProxies: the address ranges from which the proxy connects")
+	}
+	return nil
+}
+
+func (s *settings) readTLS() error {
+	switch {
+	case s.TLSCert == "" && s.TLSKey == "":
+		return nil
+	case s.TLSCert == "" || s.TLSKey == "":
+		return errors.New("refserver: Config.TLSCert and Config.TLSKey belong together: give both or neither")
+	case s.BehindTLSProxy:
+		return errors.New("refserver: Config.TLSCert conflicts with Config.BehindTLSProxy: one of the two ends TLS")
+	}
+	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+	if err != nil {
+		return fmt.Errorf("refserver: TLS certificate and key: %w", err)
+	}
+	s.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	return nil
+}
