@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -141,6 +142,21 @@ func level(v reflect.Value) {
 			}
 		}
 	}
+}
+
+// differences names the columns in which two rows differ.
+func differences(got, want any) string {
+	g, w := reflect.ValueOf(got), reflect.ValueOf(want)
+	if g.Kind() != reflect.Struct || g.Type() != w.Type() {
+		return fmt.Sprintf("%+v, not %+v", got, want)
+	}
+	var list []string
+	for i := range g.NumField() {
+		if a, b := g.Field(i).Interface(), w.Field(i).Interface(); !same(a, b) {
+			list = append(list, fmt.Sprintf("%s is %#v, not %#v", g.Type().Field(i).Name, a, b))
+		}
+	}
+	return strings.Join(list, "; ")
 }
 
 // scribble writes over every slice of a row, as a caller might who owns it.

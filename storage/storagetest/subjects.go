@@ -85,7 +85,7 @@ func (s subject) expect(ctx context.Context, tx storage.ReadTx, org string, want
 	case want != nil && !there:
 		failf("%s: the row is not there", s.name)
 	case want != nil && !same(deref(row), deref(want)):
-		failf("%s: read back %+v, put was %+v", s.name, deref(row), deref(want))
+		failf("%s: read back is not what was put: %s", s.name, differences(deref(row), deref(want)))
 	}
 }
 
