@@ -1,0 +1,266 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/client"
+)
+
+type auditCommands struct {
+	List      auditList      `cmd:"" help:"List events, newest first."`
+	Export    auditExport    `cmd:"" help:"Write the whole log, with the exact bytes that are signed."`
+	Verify    auditVerify    `cmd:"" help:"Check every hash and signature of the log, on the server or of an exported file."`
+	Reconcile auditReconcile `cmd:"" help:"Replay the log against the records that decide access."`
+}
+
+// errFindings is a check that found something; what, was printed.
+var errFindings = errors.New("the check found what must not be")
+
+type auditList struct {
+	readFlags
+	Agent  string `help:"Only what concerns this agent: name or id."`
+	Tool   string `help:"Only what concerns this tool: name, key or id."`
+	Action string `placeholder:"grant.approved" help:"Only this action."`
+	Actor  string `placeholder:"ID" help:"Only what this actor did."`
+	From   moment `placeholder:"WHEN" help:"Not before: 2026-01-31, a time, or 8h for that long ago."`
+	To     moment `placeholder:"WHEN" help:"Not after: 2026-01-31, a time, or 8h for that long ago."`
+	Limit  int    `default:"100" help:"How many at most; 0 for all."`
+}
+
+// Run lists events.
+func (c *auditList) Run(ctx context.Context, s *session) error {
+	if c.Limit < 0 {
+		return usagef("--limit must not be negative")
+	}
+	admin, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	q := client.EventQuery{Action: c.Action, Actor: c.Actor, From: c.From.past(s.options.Clock()), To: c.To.past(s.options.Clock())}
+	if c.Limit > 0 {
+		q.Limit = min(c.Limit, 500)
+	}
+	if c.Agent != "" {
+		agent, err := findAgent(ctx, admin, c.Agent)
+		if err != nil {
+			return err
+		}
+		q.Agent = agent.id
+	}
+	if c.Tool != "" {
+		tool, err := findTool(ctx, admin, c.Tool)
+		if err != nil {
+			return err
+		}
+		q.Tool = tool.id
+	}
+	titles := []string{"TIME", "ACTION", "OUTCOME", "ACTOR", "TARGET"}
+	return show(s, c.JSON, first(c.Limit, admin.Events(ctx, q)), titles, func(e client.Event) []string {
+		actor, outcome := e.ActorLabel, e.Outcome
+		if actor == "" {
+			actor = e.ActorType + " " + e.ActorID
+		}
+		if e.Reason != "" {
+			outcome += " (" + e.Reason + ")"
+		}
+		return []string{e.CreatedAt.UTC().Format("2006-01-02 15:04:05.000Z"), e.Action, outcome, actor, e.TargetType + " " + e.TargetID}
+	})
+}
+
+// past reads a moment that looks back: a length of time is that long ago.
+func (m moment) past(now time.Time) time.Time {
+	switch {
+	case !m.set || m.never:
+		return time.Time{}
+	case m.at.IsZero():
+		return now.Add(-time.Duration(m.after))
+	}
+	return m.at
+}
+
+// first is the beginning of a list; n of 0 is all of it.
+func first[T any](n int, items iter.Seq2[T, error]) iter.Seq2[T, error] {
+	if n == 0 {
+		return items
+	}
+	return func(yield func(T, error) bool) {
+		left := n
+		for item, err := range items {
+			if left--; !yield(item, err) || left == 0 {
+				return
+			}
+		}
+	}
+}
+
+type auditExport struct {
+	serverFlags
+	Out string `placeholder:"FILE" help:"Write to this file, once it is complete. Default: standard output."`
+}
+
+// Run exports the log.
+func (c *auditExport) Run(ctx context.Context, s *session) error {
+	admin, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	if c.Out == "" {
+		return admin.Export(ctx, s.stdout)
+	}
+	return writeWhole(c.Out, func(w io.Writer) error { return admin.Export(ctx, w) })
+}
+
+// writeWhole writes a file that takes its name only when it is complete and on
+// the disk, readable by its owner only.
+func writeWhole(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".agentkey-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("make the file: %w", err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // fails once it has its name
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("name the file: %w", err)
+	}
+	return nil
+}
+
+type auditVerify struct {
+	readFlags
+	File      string   `placeholder:"FILE" help:"Check this exported log, without any server."`
+	PublicKey []string `placeholder:"KEY" sep:"none" help:"The log's public key as serve printed it, for --file; repeat it for former keys."`
+}
+
+// Run verifies the log.
+func (c *auditVerify) Run(ctx context.Context, s *session) error {
+	if (c.File == "") != (len(c.PublicKey) == 0) {
+		return usagef("--file and --public-key belong together: the key must come from elsewhere than the file")
+	}
+	v, err := c.verify(ctx, s)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = s.emit(v)
+	} else {
+		err = s.verified(v)
+	}
+	if err == nil && !v.OK {
+		err = errFindings
+	}
+	return err
+}
+
+func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verification, error) {
+	if c.File != "" {
+		return verifyFile(ctx, c.File, c.PublicKey)
+	}
+	admin, err := c.connect(s)
+	if err != nil {
+		return client.Verification{}, err
+	}
+	return admin.Verify(ctx)
+}
+
+// verified shows what a verification found.
+func (s *session) verified(v client.Verification) error {
+	if v.OK {
+		return s.say("ok, %s", plural(v.Events, "event"))
+	}
+	for _, f := range v.Findings {
+		where := fmt.Sprintf("event %d", f.From)
+		if f.To != f.From {
+			where = fmt.Sprintf("events %d to %d", f.From, f.To)
+		}
+		if err := s.say("%s: %s", where, clean(f.Problem)); err != nil {
+			return err
+		}
+	}
+	return s.say("NOT ok, %s", plural(v.Events, "event"))
+}
+
+// verifyFile checks an exported log against keys that the caller trusts.
+func verifyFile(ctx context.Context, path string, keys []string) (client.Verification, error) {
+	verifiers, err := audit.NewVerifiers(keys...)
+	if err != nil {
+		return client.Verification{}, usagef("--public-key is not the public key of a log")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	export, err := audit.NewExportReader(f)
+	if err != nil {
+		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+	}
+	header := export.Header()
+	installation, organization, _, err := audit.ParseOrigin(header.Origin)
+	if err != nil {
+		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+	}
+	report, err := audit.Verify(ctx, audit.Log{
+		Installation: installation, Organization: organization, Entries: export, Verifiers: verifiers, ContentFrom: header.ContentFrom,
+	})
+	if err != nil {
+		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+	}
+	v := client.Verification{OK: report.OK(), Events: report.Events, Findings: []client.Finding{}}
+	for _, f := range report.Findings {
+		v.Findings = append(v.Findings, client.Finding{From: f.From, To: f.To, Problem: f.Problem})
+	}
+	return v, nil
+}
+
+type auditReconcile struct{ readFlags }
+
+// Run reconciles log and records.
+func (c *auditReconcile) Run(ctx context.Context, s *session) error {
+	admin, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	r, err := admin.Reconcile(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = s.emit(r)
+	} else {
+		err = s.reconciled(r)
+	}
+	if err == nil && !r.OK {
+		err = errFindings
+	}
+	return err
+}
+
+// reconciled shows what a replay found.
+func (s *session) reconciled(r client.Reconciliation) error {
+	if r.OK {
+		return s.say("ok, %s agree with %s", plural(r.Records, "record"), plural(r.Events, "event"))
+	}
+	for _, f := range r.Findings {
+		if err := s.say("%s %s: %s", clean(f.Kind), clean(f.ID), clean(f.Problem)); err != nil {
+			return err
+		}
+	}
+	return s.say("NOT ok, %s", plural(int64(len(r.Findings)), "finding"))
+}

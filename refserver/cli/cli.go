@@ -1,0 +1,159 @@
+// Package cli is the agentkey program: the reference server, its first start,
+// and clients of its HTTP API. It registers no database driver: the program
+// that calls [Main] imports those that it wants to support, as "sqlite"
+// (modernc.org/sqlite) and "pgx" (github.com/jackc/pgx/v5/stdlib).
+//
+// Secrets never travel as arguments, which other users of a machine can read:
+// tokens come from the environment or a file, credentials from standard input, a
+// file or a prompt without echo.
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/refserver/client"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// What Main returns, for the program to exit with.
+const (
+	exitOK     = 0
+	exitFailed = 1 // refused, or failed
+	exitUsage  = 2 // the arguments or settings are wrong; nothing was done
+)
+
+// Provider opens a key provider. argument is what follows the provider's name
+// and a colon in --key-provider, or empty; getenv looks up the environment that
+// was given to Main. Errors must not hold a secret.
+type Provider func(ctx context.Context, argument string, getenv func(string) (string, bool)) (vault.KeyProvider, error)
+
+// Options is what a program may add. The zero value is good.
+type Options struct {
+	// Providers are key providers beside the local one, by the names that
+	// --key-provider takes. A program that links a provider with an SDK of its own
+	// names it here.
+	Providers map[string]Provider
+
+	// Clock tells the time. Nil: time.Now.
+	Clock func() time.Time
+}
+
+// Main runs the program and returns its exit status: 0 when all went well, 1
+// when something was refused or failed, 2 when arguments or settings are wrong.
+// args are without the program's name; env is as of os.Environ. It returns soon
+// after ctx ends.
+//
+// Main is for whole programs: it takes from the process the right to dump core
+// and from the files it makes the access of others (umask). It never exits.
+func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer, o Options) int {
+	s := newSession(env, stdin, stdout, stderr, o)
+	if err := harden(); err != nil {
+		s.complain(err)
+		return exitFailed
+	}
+	return s.run(ctx, args)
+}
+
+// program is all commands.
+type program struct {
+	Serve    serveCommand     `cmd:"" help:"Run the server."`
+	Demo     demoCommand      `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
+	Keys     keysCommands     `cmd:"" help:"Encryption keys."`
+	Orgs     orgsCommands     `cmd:"" help:"Organizations, on the database itself."`
+	Agents   agentsCommands   `cmd:"" help:"Agents and their keys."`
+	Tools    toolsCommands    `cmd:"" help:"Tools and their credentials."`
+	Requests requestsCommands `cmd:"" help:"Access requests that wait for a decision."`
+	Grants   grantsCommands   `cmd:"" help:"Who has access to what."`
+	Tokens   tokensCommands   `cmd:"" help:"Administrators' tokens."`
+	Admins   adminsCommands   `cmd:"" help:"Administrators."`
+	Org      orgCommands      `cmd:"" help:"The organization of your token."`
+	Audit    auditCommands    `cmd:"" help:"The audit log."`
+}
+
+const description = "AgentKey stands between AI agents and the credentials they use.\n\n" +
+	"Every flag can be set by the environment variable named beside it. Commands that talk to a server need " +
+	"AGENTKEY_URL and AGENTKEY_ADMIN_TOKEN (or --token-file)."
+
+// run parses and runs one command.
+func (s *session) run(ctx context.Context, args []string) int {
+	exited := false
+	parser, settings, err := newParser(s, func(int) { exited = true })
+	if err != nil {
+		s.complain(err)
+		return exitFailed
+	}
+	command, err := parser.Parse(args)
+	if exited { // by --help
+		return exitOK
+	}
+	if err != nil {
+		s.complain(settings.explain(err, args))
+		return exitUsage
+	}
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.Bind(settings)
+	if err := command.Run(s); err != nil {
+		s.complain(err)
+		var usage *usageError
+		if errors.As(err, &usage) {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return exitOK
+}
+
+func newParser(s *session, exit func(int)) (*kong.Kong, *settings, error) {
+	set := &settings{getenv: s.getenv}
+	vars := kong.Vars{}
+	for tier, policy := range ratelimit.DefaultPolicies() {
+		vars["limit_"+string(tier)] = policy.String()
+	}
+	parser, err := kong.New(&program{},
+		kong.Name("agentkey"), kong.Description(description), kong.Exit(exit),
+		kong.Writers(s.stdout, s.stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(formatHelp), kong.Resolvers(set), vars)
+	if err != nil {
+		return nil, nil, fmt.Errorf("agentkey: %w", err)
+	}
+	if err := set.bind(parser); err != nil {
+		return nil, nil, fmt.Errorf("agentkey: %w", err)
+	}
+	return parser, set, nil
+}
+
+// usageError is a wrong setting that only the command itself could notice.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// complain tells what went wrong, and what to do about it where that is known.
+func (s *session) complain(err error) {
+	_, _ = fmt.Fprintf(s.stderr, "agentkey: %s\n", clean(err.Error()))
+	var answered *client.Error
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &answered):
+		for _, d := range answered.Details {
+			_, _ = fmt.Fprintf(s.stderr, "  %s: %s\n", clean(d.Field), clean(d.Message))
+		}
+		if answered.Hint != "" {
+			_, _ = fmt.Fprintf(s.stderr, "  %s\n", clean(answered.Hint))
+		}
+		if answered.Request != "" && answered.Status >= 500 {
+			_, _ = fmt.Fprintf(s.stderr, "  The server's log has more under request %s.\n", clean(answered.Request))
+		}
+	case errors.As(err, &certificate):
+		_, _ = fmt.Fprintln(s.stderr, "  Is AGENTKEY_URL the name that the server's certificate is for?")
+	}
+}

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+	"golang.org/x/text/width"
+)
+
+// clean makes text from elsewhere safe for a terminal: agents write reasons and
+// names, and an escape sequence in one could make a table say something else.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r):
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
+
+// table is rows of text under titles. Its first column is never cut.
+type table struct {
+	titles []string
+	rows   [][]string
+}
+
+func (t *table) add(cells ...string) {
+	for i := range cells {
+		cells[i] = clean(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
+
+const (
+	gap       = 2 // between columns
+	narrowest = 8 // a column is not cut below this
+)
+
+// print writes the table, cut to the width of the terminal if stdout is one.
+func (t *table) print(s *session) error {
+	limit := 0
+	if fd, ok := terminal(s.stdout); ok {
+		if columns, _, err := term.GetSize(fd); err == nil {
+			limit = columns
+		}
+	}
+	return t.write(s, limit)
+}
+
+func (t *table) write(s *session, limit int) error {
+	widths := t.widths(limit)
+	for _, row := range append([][]string{t.titles}, t.rows...) {
+		var line strings.Builder
+		for i, cell := range row {
+			cell = cut(cell, widths[i])
+			line.WriteString(cell)
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-cells(cell)+gap))
+			}
+		}
+		if err := s.say("%s", strings.TrimRight(line.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// widths makes the widest columns narrower until the table fits within limit;
+// 0 is no limit.
+func (t *table) widths(limit int) []int {
+	widths := make([]int, len(t.titles))
+	for _, row := range append([][]string{t.titles}, t.rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], cells(cell))
+		}
+	}
+	total := gap * (len(widths) - 1)
+	for _, w := range widths {
+		total += w
+	}
+	for limit > 0 && total > limit {
+		widest := 0
+		for i := 1; i < len(widths); i++ {
+			if widest == 0 || widths[i] > widths[widest] {
+				widest = i
+			}
+		}
+		if widest == 0 || widths[widest] <= narrowest {
+			break
+		}
+		widths[widest]--
+		total--
+	}
+	return widths
+}
+
+// cells is how many cells of a terminal text takes.
+func cells(text string) int {
+	n := 0
+	for _, r := range text {
+		n += cellsOf(r)
+	}
+	return n
+}
+
+func cellsOf(r rune) int {
+	if unicode.Is(unicode.Mn, r) {
+		return 0
+	}
+	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
+}
+
+// cut shortens text to at most n cells.
+func cut(text string, n int) string {
+	if cells(text) <= n {
+		return text
+	}
+	used := 0
+	for i, r := range text {
+		if used += cellsOf(r); used > n-1 {
+			return text[:i] + "…"
+		}
+	}
+	return text
+}
+
+// when shows a time in UTC, to the minute.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04Z")
+}
+
+func whenever(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return when(*t)
+}
+
+func text(s *string) string {
+	if s == nil || *s == "" {
+		return "-"
+	}
+	return *s
+}
+
+func plural(n int64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"time"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/refserver"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// closeTime bounds how long the end of the server may take once nothing is
+// served any more.
+const closeTime = 10 * time.Second
+
+type serveCommand struct {
+	databaseFlags
+	encryptionFlags
+	limitFlags
+	Listen       string   `env:"AGENTKEY_LISTEN" default:"127.0.0.1:8700" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one. Plain HTTP is served on loopback only."`
+	TLSCert      string   `name:"tls-cert" env:"AGENTKEY_TLS_CERT" placeholder:"FILE" help:"Certificate chain, PEM."`
+	TLSKey       string   `name:"tls-key" env:"AGENTKEY_TLS_KEY" placeholder:"FILE" help:"The certificate's key, PEM."`
+	BehindProxy  bool     `name:"behind-tls-proxy" env:"AGENTKEY_BEHIND_TLS_PROXY" help:"Serve plain HTTP to a proxy that does TLS; needs --trusted-proxy."`
+	TrustedProxy []string `name:"trusted-proxy" env:"AGENTKEY_TRUSTED_PROXY" placeholder:"CIDR" help:"Address range whose X-Forwarded-For is believed; give several as a list."`
+	LogLevel     string   `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
+	LogFormat    string   `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
+}
+
+// limitFlags are the rate limits, one for each tier.
+type limitFlags struct {
+	LimitPreauth    policy `env:"AGENTKEY_LIMIT_PREAUTH" default:"${limit_preauth}" placeholder:"N/TIME" help:"Calls of one address, before authentication; or off."`
+	LimitRead       policy `env:"AGENTKEY_LIMIT_READ" default:"${limit_read}" placeholder:"N/TIME" help:"Reads of one agent; or off."`
+	LimitCredential policy `env:"AGENTKEY_LIMIT_CREDENTIAL" default:"${limit_credential}" placeholder:"N/TIME" help:"Credentials fetched by one agent; or off."`
+	LimitRequest    policy `env:"AGENTKEY_LIMIT_REQUEST" default:"${limit_request}" placeholder:"N/TIME" help:"Requests of one agent; or off."`
+	LimitAdmin      policy `env:"AGENTKEY_LIMIT_ADMIN" default:"${limit_admin}" placeholder:"N/TIME" help:"Changes by one administrator; or off. What takes access away is never limited."`
+	LimitAdminRead  policy `env:"AGENTKEY_LIMIT_ADMIN_READ" default:"${limit_admin_read}" placeholder:"N/TIME" help:"Reads by one administrator; or off."`
+}
+
+// policy is a limit as an argument: 60/1m or off.
+type policy struct{ ratelimit.Policy }
+
+// UnmarshalText reads what ratelimit.ParsePolicy reads.
+func (p *policy) UnmarshalText(text []byte) (err error) {
+	p.Policy, err = ratelimit.ParsePolicy(string(text))
+	return err
+}
+
+func (f limitFlags) policies() ratelimit.Policies {
+	return ratelimit.Policies{
+		ratelimit.TierPreauth: f.LimitPreauth.Policy, ratelimit.TierRead: f.LimitRead.Policy,
+		ratelimit.TierCredential: f.LimitCredential.Policy, ratelimit.TierRequest: f.LimitRequest.Policy,
+		ratelimit.TierAdmin: f.LimitAdmin.Policy, ratelimit.TierAdminRead: f.LimitAdminRead.Policy,
+	}
+}
+
+func (c *serveCommand) logger(s *session) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of four known words
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(s.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(s.stderr, options))
+}
+
+// Run serves until ctx ends.
+func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err error) {
+	log := c.logger(s)
+	for _, name := range set.unknown(s.env) {
+		log.Warn("this environment variable is no setting of agentkey", "variable", name)
+	}
+	at, err := c.locate(s)
+	if err != nil {
+		return err
+	}
+	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Policies: c.policies(), Logger: log, Clock: s.options.Clock})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	server, err := refserver.New(in.manager, refserver.Config{
+		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, Logger: log,
+	})
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	// A port that is taken shows before the first token is made.
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	administrator, err := s.firstAdministrator(ctx, in.manager)
+	if err != nil {
+		return err
+	}
+	key := in.key
+	if key != envEncryptionKey && !strings.HasPrefix(key, "held by ") {
+		key += " (back up apart from the database)"
+	} else if key == envEncryptionKey {
+		key = "from " + key + " (back up apart from the database)"
+	}
+	err = s.say("database        %s\nencryption key  %s\nadministrator   %s\nlog public key  %s\nlistening on    %s",
+		at.name, key, administrator, in.manager.PublicKey(), server.URL())
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}
+
+// unknown names the variables that look like settings and are none.
+func (s *settings) unknown(env map[string]string) []string {
+	var names []string
+	for name := range env {
+		switch name {
+		case envEncryptionKey, envBootstrapToken, envAdminToken:
+			continue
+		}
+		if strings.HasPrefix(name, "AGENTKEY_") && !strings.HasPrefix(name, "AGENTKEY_TEST_") && !s.known[name] {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
+// installation is an opened database with its Manager.
+type installation struct {
+	manager *agentkey.Manager
+	key     string // where the encryption key is, for people
+	closers []func() error
+}
+
+// openInstallation opens and migrates the database, finds its key and makes the
+// Manager of c over both.
+func openInstallation(ctx context.Context, s *session, at location, f encryptionFlags, c agentkey.Config) (*installation, error) {
+	store, closeStore, err := at.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var keys vault.KeyProvider
+	in := &installation{closers: []func() error{closeStore}}
+	if keys, in.key, err = f.open(ctx, s, at, store); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
+	c.Storage, c.Keys = store, keys
+	if in.manager, err = agentkey.New(ctx, c); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", at.name, err), in.close())
+	}
+	return in, nil
+}
+
+// close ends the Manager, then the database. It has its own time: the context
+// that the program was given has usually ended by now.
+func (in *installation) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	var err error
+	if in.manager != nil {
+		err = in.manager.Close(ctx)
+	}
+	for _, c := range in.closers {
+		err = errors.Join(err, c())
+	}
+	return err
+}
+
+type orgsCommands struct {
+	Create orgsCreate `cmd:"" help:"Create an organization; prints its owner's token, once."`
+}
+
+type orgsCreate struct {
+	databaseFlags
+	encryptionFlags
+	Name  string `arg:"" help:"Name of the organization."`
+	Owner string `default:"owner" help:"Name or e-mail address of its owner."`
+	JSON  bool   `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
+}
+
+// Run creates an organization.
+func (c *orgsCreate) Run(ctx context.Context, s *session) (err error) {
+	at, err := c.locate(s)
+	if err != nil {
+		return err
+	}
+	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Clock: s.options.Clock})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	created, err := createOrganization(ctx, in.manager, c.Name, c.Owner, nil)
+	if err != nil {
+		return err
+	}
+	if !c.JSON {
+		if err := s.say("organization %s (%s) created", clean(created.Organization.Name), created.Organization.ID); err != nil {
+			return err
+		}
+	}
+	return s.issued("organization", created.Organization.ID, "token", created.Token.Secret, c.JSON)
+}

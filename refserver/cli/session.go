@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// session is what a command has of the world.
+type session struct {
+	env     map[string]string
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+	options Options
+}
+
+func newSession(env []string, stdin io.Reader, stdout, stderr io.Writer, o Options) *session {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	s := &session{env: make(map[string]string, len(env)), stdin: stdin, stdout: stdout, stderr: stderr, options: o}
+	for _, pair := range env {
+		if name, value, found := strings.Cut(pair, "="); found {
+			s.env[name] = value
+		}
+	}
+	return s
+}
+
+// getenv looks a variable up; an empty one counts as not set.
+func (s *session) getenv(name string) (string, bool) {
+	value := s.env[name]
+	return value, value != ""
+}
+
+// terminal gives the descriptor of what a stream is connected to, if that is a
+// terminal.
+func terminal(stream any) (fd int, ok bool) {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	return int(f.Fd()), true
+}
+
+// say writes a line for people.
+func (s *session) say(format string, args ...any) error {
+	_, err := fmt.Fprintf(s.stdout, format+"\n", args...)
+	return err
+}
+
+// emit writes v as JSON for programs.
+func (s *session) emit(v any) error {
+	e := json.NewEncoder(s.stdout)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
