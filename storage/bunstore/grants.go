@@ -71,7 +71,7 @@ func (r *reader) Grants(ctx context.Context, q storage.GrantQuery) (p storage.Gr
 	}
 	conditions := []condition{{"agent_id = ?", q.Agent}, {"tool_id = ?", q.Tool}}
 	if len(q.Statuses) > 0 {
-		conditions = append(conditions, condition{"status IN (?)", bun.In(q.Statuses)})
+		conditions = append(conditions, condition{"status IN (?)", bun.List(q.Statuses)})
 	}
 	p.Grants, p.Total, err = page(ctx, r, grantRelation, "grants", conditions, q.After, q.Limit, q.Total)
 	return p, r.fail(ctx, err)

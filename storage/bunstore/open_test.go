@@ -2,18 +2,127 @@ package bunstore_test
 
 import (
 	"context"
+	"crypto/rand"
+	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite"
 
+	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 )
 
-// openSQLite opens the file and migrates it.
-func openSQLite(t testing.TB, path string) *bunstore.Store {
+// place is a database that stores can be opened on, with a handle of our own
+// that goes around them.
+type place struct {
+	raw    *sql.DB
+	prefix string // of table names
+	open   func(testing.TB) *bunstore.Store
+	faults *faulty // of the stores that open returns
+}
+
+// table is the full name of a table.
+func (p *place) table(name string) string { return p.prefix + "agentkey_" + name }
+
+// dialects are the two kinds of places.
+var dialects = []struct {
+	name string
+	make func(testing.TB) *place
+}{
+	{"sqlite", newSQLite},
+	{"postgres", newPostgres},
+}
+
+// eachDialect runs a test on an empty, migrated database of each kind.
+func eachDialect(t *testing.T, test func(*testing.T, *place)) {
+	t.Parallel()
+	for _, d := range dialects {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			p := d.make(t)
+			if err := p.open(t).Migrate(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			test(t, p)
+		})
+	}
+}
+
+// newSQLite is a new file. Its stores are those of OpenSQLite.
+func newSQLite(t testing.TB) *place {
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	p := &place{raw: sqliteHandle(t, path, 1)}
+	p.open = func(t testing.TB) *bunstore.Store {
+		s, err := bunstore.OpenSQLite(path)
+		return opened(t, s, err)
+	}
+	return p
+}
+
+// newHandles is a new file whose stores are made of a handle that can fail.
+func newHandles(t testing.TB) *place {
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	raw := sqliteHandle(t, path, 1)
+	p := &place{raw: raw, faults: &faulty{Connector: connector{raw, sqliteDSN(path)}}}
+	p.open = func(t testing.TB) *bunstore.Store {
+		db := sql.OpenDB(p.faults)
+		db.SetMaxOpenConns(6)
+		t.Cleanup(func() { _ = db.Close() })
+		s, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, sqlitedialect.New())})
+		return opened(t, s, err)
+	}
+	return p
+}
+
+func sqliteDSN(path string) string {
+	return "file:" + path + "?_busy_timeout=1900&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)"
+}
+
+func sqliteHandle(t testing.TB, path string, connections int) *sql.DB {
+	db, err := sql.Open("sqlite", sqliteDSN(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(connections)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// newPostgres is a new schema. Its stores' connections can fail.
+func newPostgres(t testing.TB) *place {
+	config, err := pgx.ParseConfig(pgtest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := "test_" + strings.ToLower(rand.Text())
+	raw := stdlib.OpenDB(*config)
+	p := &place{raw: raw, prefix: `"` + schema + `".`, faults: &faulty{Connector: stdlib.GetConnector(*config)}}
+	t.Cleanup(func() {
+		if _, err := raw.Exec(`DROP SCHEMA IF EXISTS "` + schema + `" CASCADE`); err != nil {
+			t.Error(err)
+		}
+		_ = raw.Close()
+	})
+	p.open = func(t testing.TB) *bunstore.Store {
+		db := sql.OpenDB(p.faults)
+		db.SetMaxOpenConns(10)
+		db.SetMaxIdleConns(10)
+		t.Cleanup(func() { _ = db.Close() })
+		s, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema})
+		return opened(t, s, err)
+	}
+	return p
+}
+
+func opened(t testing.TB, s *bunstore.Store, err error) *bunstore.Store {
 	t.Helper()
-	s, err := bunstore.OpenSQLite(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,12 +131,15 @@ func openSQLite(t testing.TB, path string) *bunstore.Store {
 			t.Error(err)
 		}
 	})
+	return s
+}
+
+// migrated is a store on a new database.
+func migrated(t testing.TB, p *place) *bunstore.Store {
+	t.Helper()
+	s := p.open(t)
 	if err := s.Migrate(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func newSQLite(t testing.TB) *bunstore.Store {
-	return openSQLite(t, filepath.Join(t.TempDir(), "agentkey.db"))
 }

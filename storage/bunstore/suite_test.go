@@ -1,27 +1,55 @@
 package bunstore_test
 
 import (
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 	"github.com/agentkey-dev/agentkey-go/storage/storagetest"
 )
 
-func TestSuiteOnSQLite(t *testing.T) {
-	t.Parallel()
-	var files sync.Map // of each store
-	open := func(t *testing.T, path string) storage.Store {
-		s := openSQLite(t, path)
-		files.Store(storage.Store(s), path)
+// runSuite runs storagetest, each subtest on a database of its own.
+func runSuite(t *testing.T, newPlace func(testing.TB) *place) {
+	var places sync.Map // of each store
+	of := func(s storage.Store) *place { p, _ := places.Load(s); return p.(*place) }
+	on := func(t *testing.T, p *place) storage.Store {
+		s := migrated(t, p)
+		places.Store(storage.Store(s), p)
 		return s
 	}
-	again := func(t *testing.T, s storage.Store) storage.Store {
-		path, _ := files.Load(s)
-		return open(t, path.(string))
+	claims := []storagetest.Option{
+		storagetest.Durable(func(t *testing.T, s storage.Store) storage.Store {
+			if err := s.(*bunstore.Store).Close(); err != nil {
+				t.Error(err)
+			}
+			return on(t, of(s))
+		}),
+		storagetest.Processes(func(t *testing.T, s storage.Store) storage.Store { return on(t, of(s)) }),
 	}
-	storagetest.Run(t, func(t *testing.T) storage.Store {
-		return open(t, filepath.Join(t.TempDir(), "agentkey.db"))
-	}, storagetest.Durable(again), storagetest.Processes(again))
+	if newPlace(t).faults != nil {
+		claims = append(claims, storagetest.LostCommits(func(t *testing.T, s storage.Store, applied bool) {
+			lose := loseBefore
+			if applied {
+				lose = loseAfter
+			}
+			of(s).faults.lose.Store(lose)
+		}))
+	}
+	storagetest.Run(t, func(t *testing.T) storage.Store { return on(t, newPlace(t)) }, claims...)
+}
+
+func TestSuiteOnSQLite(t *testing.T) {
+	t.Parallel()
+	runSuite(t, newSQLite)
+}
+
+func TestSuiteOnHandles(t *testing.T) {
+	t.Parallel()
+	runSuite(t, newHandles)
+}
+
+func TestSuiteOnPostgres(t *testing.T) {
+	t.Parallel()
+	runSuite(t, newPostgres)
 }

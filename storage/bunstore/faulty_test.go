@@ -1,0 +1,106 @@
+package bunstore_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"io"
+	"sync/atomic"
+)
+
+// faulty is a connector whose connections can lose the answer to a commit.
+type faulty struct {
+	driver.Connector
+	// lose is what becomes of the next commit.
+	lose atomic.Int32
+}
+
+const (
+	keepAnswers int32 = iota
+	loseAfter         // the commit is done, and its answer is lost
+	loseBefore        // the commit never arrives
+)
+
+type faultyConn struct {
+	driver.Conn
+	from   *faulty
+	broken bool
+}
+
+type faultyTx struct {
+	driver.Tx
+	conn *faultyConn
+}
+
+func (f *faulty) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := f.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyConn{Conn: c, from: f}, nil
+}
+
+func (c *faultyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyTx{Tx: tx, conn: c}, nil
+}
+
+// Commit answers io.ErrUnexpectedEOF, as a connection does that was cut.
+func (t *faultyTx) Commit() error {
+	lose := t.conn.from.lose.Swap(keepAnswers)
+	if lose == keepAnswers {
+		return t.Tx.Commit()
+	}
+	t.conn.broken = true
+	if lose == loseAfter {
+		if err := t.Tx.Commit(); err != nil {
+			return err
+		}
+	} else if err := t.Tx.Rollback(); err != nil {
+		return err
+	}
+	return io.ErrUnexpectedEOF
+}
+
+func (c *faultyConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	return c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
+}
+
+func (c *faultyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+}
+
+func (c *faultyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+}
+
+func (c *faultyConn) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
+func (c *faultyConn) IsValid() bool { return !c.broken }
+
+func (c *faultyConn) ResetSession(ctx context.Context) error {
+	if c.broken {
+		return driver.ErrBadConn
+	}
+	if resetter, ok := c.Conn.(driver.SessionResetter); ok {
+		return resetter.ResetSession(ctx)
+	}
+	return nil
+}
+
+// connector opens what a handle opens.
+type connector struct {
+	db  *sql.DB
+	dsn string
+}
+
+func (c connector) Connect(context.Context) (driver.Conn, error) { return c.db.Driver().Open(c.dsn) }
+func (c connector) Driver() driver.Driver                        { return c.db.Driver() }
