@@ -67,7 +67,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 		failures: failures{counts: make(map[string]*failureCount)},
 		keys: &keyring{
 			store: c.Storage, provider: c.Keys, clock: c.Clock, lifetime: c.KeyLifetime, timeout: c.KeyTimeout,
-			slots: make(map[string]*slot),
+			slots: make(map[string]*slot), left: make(map[string]int64),
 		},
 	}
 	if err := m.open(ctx); err != nil {

@@ -19,14 +19,12 @@ func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
 	if !known || m.validation.check(a) != nil {
 		return ErrNoActor
 	}
-	if (a.Organization == storage.System) != systemOnly(op) && !systemToo(op) {
-		return ErrReserved
-	}
-	if !slices.Contains(r.roles, a.Role) {
-		if err := m.recordUnauthorized(ctx, a, op); err != nil {
+	misplaced := (a.Organization == storage.System) != systemOnly(op) && !systemToo(op)
+	if misplaced || !slices.Contains(r.roles, a.Role) {
+		if err := m.chargeActor(ctx, a, op, ratelimit.TierAdminRead); err != nil {
 			return err
 		}
-		return ErrRole
+		return m.recordUnauthorized(ctx, a, op)
 	}
 	if r.free {
 		return nil
@@ -67,14 +65,10 @@ func (m *Manager) charge(ctx context.Context, tier ratelimit.Tier, subject strin
 }
 
 func (m *Manager) recordUnauthorized(ctx context.Context, a Actor, op Operation) error {
-	err := m.recordRefusal(ctx, refusal{
+	return m.recordRefusal(ctx, refusal{
 		organization: a.Organization, who: a.who(), subject: a.ID, action: audit.ActionAuthorizationRefused,
 		reason: ErrRole.Code, details: map[string]string{"operation": string(op), "role": string(a.Role)}, err: ErrRole,
 	})
-	if errors.Is(err, ErrRole) {
-		return nil
-	}
-	return err
 }
 
 // refusal is a refusal that needs no decision under the head but belongs in the log.
@@ -125,7 +119,7 @@ func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Dec
 }
 
 // Admit authenticates an agent and charges it to a tier, for hosts that read the
-// rest of a request only then. The caller it answers is not charged again by the
+// rest of a request only then. The caller it answers is not charged again by one
 // call that the tier is for. All other methods authenticate by themselves, and
 // all of them decide again under the head.
 func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, ratelimit.Decision, error) {
@@ -144,7 +138,7 @@ func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Cal
 
 // admit is Admit for a call that may have been admitted already.
 func (m *Manager) admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, error) {
-	if c.charged == tier && c.org != "" {
+	if a := c.admitted; a != nil && a.tier == tier && !a.used.Swap(true) {
 		return c, nil
 	}
 	c, _, err := m.Admit(ctx, c, tier)
@@ -157,7 +151,7 @@ func (m *Manager) chargeAgent(ctx context.Context, c Caller, tier ratelimit.Tier
 		return c, d, err
 	}
 	if d.Allowed {
-		c.charged = tier
+		c.admitted = &admission{tier: tier}
 		return c, d, nil
 	}
 	return c, d, m.recordRefusal(ctx, refusal{

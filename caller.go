@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
@@ -26,12 +27,18 @@ type RequestContext struct {
 // Caller is an agent that calls: by its key, or vouched for by the host.
 // A Caller prints as [redacted].
 type Caller struct {
-	secret  *vault.Secret // the key as presented; nil for a trusted agent
-	org, id string
-	key     string // id of the key, once found
-	trusted bool
-	context RequestContext
-	charged ratelimit.Tier // the tier that Admit has charged already
+	secret   *vault.Secret // the key as presented; nil for a trusted agent
+	org, id  string
+	key      string // id of the key, once found
+	trusted  bool
+	context  RequestContext
+	admitted *admission // by Admit, for one call
+}
+
+// admission is a charge that one call may use.
+type admission struct {
+	tier ratelimit.Tier
+	used atomic.Bool
 }
 
 // Key is an agent that presents its key, with nothing around it.

@@ -88,7 +88,6 @@ var (
 	ErrNoCredential      = &Error{"no_credential", ErrConflict, "the tool has no credential", "An administrator has to add the credential first. You don't need to ask again."}
 	ErrCredentialExpired = &Error{"credential_expired", ErrConflict, "the credential has expired", "An administrator has to replace the credential first. You don't need to ask again."}
 	ErrLastOwner         = &Error{"last_owner", ErrConflict, "the organization would be left without an owner", "Make somebody else an owner first."}
-	ErrReserved          = &Error{"reserved", ErrConflict, "the organization is reserved", "Use an organization of your own."}
 	ErrCatalogFull       = &Error{"catalog_full", ErrConflict, "the catalog is full", "Delete tools that nobody uses."}
 	ErrChanged           = &Error{"changed", ErrConflict, "the record changed meanwhile", "Read it again and repeat."}
 

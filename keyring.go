@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,34 +76,45 @@ type keyring struct {
 
 	mu    sync.Mutex
 	slots map[string]*slot
+	left  map[string]int64 // reserved seals not used yet, by data key
 }
 
-// slot lets one goroutine at a time unwrap for an organization.
+// slot lets one goroutine at a time unwrap for an organization. Those who wait
+// meanwhile share what it finds, its failure too: a provider that is away is not
+// asked once for each of them.
 type slot struct {
-	mu   sync.Mutex
-	ring *ring
-	left map[string]int64 // reserved seals not used yet, by data key
+	turn     chan struct{} // holds a token while somebody has the slot
+	ring     *ring
+	failures int64
+	err      error // of the last failure
 }
 
-func (k *keyring) slot(organization string) *slot {
+func (k *keyring) slot(organization string) (*slot, int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.slots[organization]
 	if s == nil {
-		s = &slot{left: make(map[string]int64)}
+		s = &slot{turn: make(chan struct{}, 1)}
 		k.slots[organization] = s
 	}
-	return s
+	return s, s.failures
 }
 
 // acquire gives the organization's keys. With fresh, keys that are held already
 // are read and unwrapped again. The caller releases the ring.
 func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) (*ring, error) {
-	s := k.slot(organization)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s, failures := k.slot(organization)
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrKeys, ctx.Err())
+	}
 	if s.ring != nil && !fresh && k.clock().Before(s.ring.expires) && s.ring.use() {
 		return s.ring, nil
+	}
+	if s.failures != failures {
+		return nil, s.err
 	}
 	if s.ring != nil {
 		s.ring.retire()
@@ -109,6 +122,12 @@ func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) 
 	}
 	r, err := k.load(ctx, organization)
 	if err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if ctx.Err() == nil {
+			s.failures++
+			s.err = err
+		}
 		return nil, err
 	}
 	r.users = 1
@@ -120,21 +139,23 @@ func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) 
 	return r, nil
 }
 
-// expire zeroes what has been held for its lifetime.
+// expire zeroes what has been held for its lifetime. A slot that somebody is
+// using is left for the next time.
 func (k *keyring) expire(now time.Time, all bool) {
 	k.mu.Lock()
-	slots := make([]*slot, 0, len(k.slots))
-	for _, s := range k.slots {
-		slots = append(slots, s)
-	}
+	slots := slices.Collect(maps.Values(k.slots))
 	k.mu.Unlock()
 	for _, s := range slots {
-		s.mu.Lock()
+		select {
+		case s.turn <- struct{}{}:
+		default:
+			continue
+		}
 		if s.ring != nil && (all || !now.Before(s.ring.expires)) {
 			s.ring.retire()
 			s.ring = nil
 		}
-		s.mu.Unlock()
+		<-s.turn
 	}
 }
 

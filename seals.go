@@ -40,33 +40,31 @@ func (m *Manager) sealWith(ctx context.Context, r *ring, p vault.Place, secret *
 	if r.sealer == nil {
 		return nil, fmt.Errorf("%w: no active seal key", ErrIntegrity)
 	}
-	if !m.keys.take(p.Organization, r.sealer.KeyID()) {
+	if !m.keys.take(r.sealer.KeyID()) {
 		n, err := m.reserve(ctx, p.Organization, r.sealer.KeyID())
 		if err != nil {
 			return nil, err
 		}
-		m.keys.give(p.Organization, r.sealer.KeyID(), n-1)
+		m.keys.give(r.sealer.KeyID(), n-1)
 	}
 	return r.sealer.Seal(p, secret)
 }
 
 // take takes one of the seals that are reserved for a key.
-func (k *keyring) take(organization, key string) bool {
-	s := k.slot(organization)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.left[key] == 0 {
+func (k *keyring) take(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.left[key] == 0 {
 		return false
 	}
-	s.left[key]--
+	k.left[key]--
 	return true
 }
 
-func (k *keyring) give(organization, key string, n int64) {
-	s := k.slot(organization)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left[key] += n
+func (k *keyring) give(key string, n int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.left[key] += n
 }
 
 // reserve reserves a block of seals of the active seal key and answers its size.

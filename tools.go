@@ -247,7 +247,7 @@ func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTo
 		return DeletedTool{}, err
 	}
 	var out DeletedTool
-	n := needs{tools: []string{id}, grantsOf: storage.GrantQuery{Tool: id}, credentials: true, approvals: true}
+	n := needs{tools: []string{id}, grantsOf: storage.GrantQuery{Tool: id}, named: true, credentials: true, approvals: true}
 	err := m.act(ctx, a, n, func(u *unit) error {
 		out = DeletedTool{ID: id}
 		tool, ok := u.tools[id]
@@ -264,7 +264,8 @@ func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTo
 				continue
 			}
 			revoked := u.event(a.who(), audit.ActionGrantRevoked)
-			describe(revoked, storage.Agent{ID: g.Agent}, tool, &g)
+			describe(revoked, u.agents[g.Agent], tool, &g)
+			revoked.Agent = g.Agent
 			revoked.Target = audit.Ref{Kind: audit.KindGrant, ID: g.ID}
 			revoked.From, revoked.To = string(g.Status), string(grants.StatusRevoked)
 			u.removeGrant(revoked, g)

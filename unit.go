@@ -20,7 +20,7 @@ import (
 type needs struct {
 	keys         []string
 	agents       []string
-	agentsOf     bool // also the agents of the keys and grants read
+	named        bool // also the agents and tools of the grants read
 	keysOfAgents []string
 	tools        []string
 	pairs        []storage.Pair
@@ -214,11 +214,8 @@ func (u *unit) addGrants(found []grants.Grant) error {
 
 func (u *unit) loadAgents(ctx context.Context, tx storage.ReadTx, n needs) error {
 	u.agents = make(map[string]storage.Agent)
-	ids := append([]string(nil), n.agents...)
-	if n.agentsOf {
-		for _, k := range u.keys {
-			ids = append(ids, k.Agent)
-		}
+	ids := slices.Clone(n.agents)
+	if n.named {
 		for p := range u.grants {
 			ids = append(ids, p.Agent)
 		}
@@ -248,19 +245,24 @@ func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n needs) error 
 		}
 		u.toolCount = page.Total
 	}
-	if len(n.tools) == 0 {
-		return nil
+	ids := slices.Clone(n.tools)
+	if n.named {
+		for p := range u.grants {
+			ids = append(ids, p.Tool)
+		}
 	}
-	page, err := tx.Tools(ctx, storage.ToolQuery{IDs: n.tools})
-	if err != nil {
-		return err
-	}
-	for _, t := range page.Tools {
-		t.Organization = u.organization
-		if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+	for part := range slices.Chunk(ids, loadChunk) {
+		page, err := tx.Tools(ctx, storage.ToolQuery{IDs: part})
+		if err != nil {
 			return err
 		}
-		u.tools[t.ID] = t
+		for _, t := range page.Tools {
+			t.Organization = u.organization
+			if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+				return err
+			}
+			u.tools[t.ID] = t
+		}
 	}
 	return nil
 }
@@ -366,10 +368,10 @@ func (u *unit) addRecord(r storage.Record) error {
 func (u *unit) event(w who, action audit.Action) *entry {
 	e := &entry{Event: audit.Event{
 		Organization: u.organization, Time: u.now, Action: action, Outcome: audit.OutcomeOK,
-		Actor: w.actor, Request: w.context.Request, ClientRequest: w.context.ClientRequest, Trace: w.context.Trace,
-		Salt: audit.NewSalt(),
+		Actor: w.actor, Salt: audit.NewSalt(),
+		Request: idOrNone(w.context.Request), ClientRequest: idOrNone(w.context.ClientRequest), Trace: idOrNone(w.context.Trace),
 	}}
-	e.personal = audit.Personal{ActorLabel: w.label, UserAgent: cut(w.context.UserAgent, 1024)}
+	e.personal = audit.Personal{ActorLabel: label(w.label), UserAgent: label(w.context.UserAgent)}
 	if w.context.Address.IsValid() {
 		e.personal.Address = w.context.Address.Unmap().WithZone("").String()
 	}
@@ -531,6 +533,20 @@ func (u *unit) usable(sealed []byte) error {
 
 // then notes what follows the commit.
 func (u *unit) then(f func()) { u.committed = append(u.committed, f) }
+
+// idOrNone leaves out what can't stand in an event as an id: whoever sent it,
+// the event itself must not fail by it.
+func idOrNone(s string) string {
+	if len(s) > 128 || !isID(s) {
+		return ""
+	}
+	return s
+}
+
+// label makes any text fit to be a label.
+func label(s string) string {
+	return cut(strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD"), 1024)
+}
 
 func cut(s string, limit int) string {
 	if len(s) <= limit {
