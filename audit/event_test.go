@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -179,7 +180,8 @@ func TestParseStrict(t *testing.T) {
 		{"flag of 2", `"removed":1`, `"removed":2`},
 		{"flag of 0", `"removed":1`, `"removed":0`},
 		{"boolean", `"removed":1`, `"removed":true`},
-		{"upper-case hexadecimal", `"salt":"`, `"salt":"A`},
+		{"upper-case hexadecimal", hex.EncodeToString(e.Salt), strings.ToUpper(hex.EncodeToString(e.Salt))},
+		{"empty text", `"ticket":"OPS-17 – Größe"`, `"ticket":""`},
 		{"needless escape", `é`, `\u00e9`},
 		{"escaped solidus", `/`, `\/`},
 		{"long form of a short escape", `\n`, `\u000a`},

@@ -82,8 +82,8 @@ func TestExportAfterRetentionAndErasure(t *testing.T) {
 // TestExportOfDamage exports logs that are damaged in ways that JSON can't hold: the file must tell the same story.
 func TestExportOfDamage(t *testing.T) {
 	t.Parallel()
-	b := newLogbook(t, organization, 30, 20)
-	for bit := range 8 * len(b.lines[17].Content) {
+	b := newLogbook(t, organization, 20, 19)
+	for bit := 0; bit < 8*len(b.lines[17].Content); bit += 5 {
 		b.lines[17].Content[bit/8] ^= 1 << (bit % 8)
 		exactly(t, verifyExport(t, b, b.export(t)), 17)
 		b.lines[17].Content[bit/8] ^= 1 << (bit % 8)
@@ -100,12 +100,12 @@ func TestExportOfDamage(t *testing.T) {
 // TestExportEveryBit flips every bit of two lines of a file, the one an event and the other a checkpoint.
 func TestExportEveryBit(t *testing.T) {
 	t.Parallel()
-	b := newLogbook(t, organization, 12, 6)
+	b := newLogbook(t, organization, 4, 3)
 	file := b.export(t)
 	start := 0
 	for line := 0; start < len(file); line++ {
 		end := start + bytes.IndexByte(file[start:], '\n') + 1
-		if line == 3 || line == 7 {
+		if line == 3 || line == 4 {
 			for bit := 8 * start; bit < 8*end; bit++ {
 				file[bit/8] ^= 1 << (bit % 8)
 				r := verifyExport(t, b, file)

@@ -59,6 +59,7 @@ type logbook struct {
 	lines        []audit.Line
 	kept         []audit.Kept
 	signedHead   []byte
+	contentFrom  int64
 }
 
 // newLogbook returns a sound log of n events, with kept checkpoints of the given sizes.
@@ -100,6 +101,22 @@ func (b *logbook) clone() *logbook {
 	return &c
 }
 
+// around returns a copy that keeps content only within two lines of the given ones, as after a retention that went by other
+// rules: what a test damages there is judged as in the whole log, and thousands of such logs are verified in seconds.
+func (b *logbook) around(seqs ...int) *logbook {
+	c := *b
+	c.contentFrom = audit.MaxInteger
+	c.kept = slices.Clone(b.kept)
+	c.lines = make([]audit.Line, len(b.lines))
+	for i, l := range b.lines {
+		c.lines[i] = audit.Line{Seq: l.Seq, Leaf: l.Leaf}
+		if slices.ContainsFunc(seqs, func(seq int) bool { return i-2 <= seq && seq <= i+2 }) {
+			c.lines[i].Content, c.lines[i].Personal = bytes.Clone(l.Content), l.Personal
+		}
+	}
+	return &c
+}
+
 // renumber files the lines under the numbers of their places, as rows whose keys were rewritten.
 func (b *logbook) renumber() {
 	for i := range b.lines {
@@ -131,6 +148,7 @@ func (b *logbook) source() *audit.Source {
 func (b *logbook) log(tb testing.TB) audit.Log {
 	return audit.Log{
 		Installation: installation, Organization: organization, Entries: b.source(), Verifiers: verifiersOf(tb, b.signer),
+		ContentFrom: b.contentFrom,
 	}
 }
 

@@ -235,10 +235,14 @@ func (v *verification) open(signed []byte, what string) (Checkpoint, bool) {
 
 func (v *verification) checkpoint(signed []byte) {
 	c, ok := v.open(signed, "kept checkpoint")
+	const problem = "kept checkpoint is of another size than the lines before it"
 	switch {
 	case !ok:
-	case c.Size != v.next:
-		v.find(max(v.next-1, 0), max(v.next-1, 0), "kept checkpoint is of another size than the lines before it")
+	case v.skipped && c.Size == v.next+1: // the entry that could not be read stood before it
+	case c.Size > v.next:
+		v.find(v.next, v.next, problem)
+	case c.Size < v.next:
+		v.find(v.next-1, v.next-1, problem)
 	default:
 		v.compare(c)
 	}
