@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,6 +25,8 @@ import (
 type place struct {
 	raw    *sql.DB
 	prefix string // of table names
+	dsn    string // of the server, if there is one
+	where  string // the file or the schema, for another process
 	open   func(testing.TB) *bunstore.Store
 	faults *faulty // of the stores that open returns
 }
@@ -55,10 +58,19 @@ func eachDialect(t *testing.T, test func(*testing.T, *place)) {
 	}
 }
 
+// placeAt is a place that another process made.
+func placeAt(t testing.TB, where string) *place {
+	if filepath.IsAbs(where) {
+		return sqliteAt(t, where)
+	}
+	return postgresAt(t, where)
+}
+
 // newSQLite is a new file. Its stores are those of OpenSQLite.
-func newSQLite(t testing.TB) *place {
-	path := filepath.Join(t.TempDir(), "agentkey.db")
-	p := &place{raw: sqliteHandle(t, path, 1)}
+func newSQLite(t testing.TB) *place { return sqliteAt(t, filepath.Join(t.TempDir(), "agentkey.db")) }
+
+func sqliteAt(t testing.TB, path string) *place {
+	p := &place{raw: sqliteHandle(t, path, 1), where: path}
 	p.open = func(t testing.TB) *bunstore.Store {
 		s, err := bunstore.OpenSQLite(path)
 		return opened(t, s, err)
@@ -95,21 +107,30 @@ func sqliteHandle(t testing.TB, path string, connections int) *sql.DB {
 	return db
 }
 
-// newPostgres is a new schema. Its stores' connections can fail.
+// newPostgres is a new schema, which goes away with the test.
 func newPostgres(t testing.TB) *place {
-	config, err := pgx.ParseConfig(pgtest.DSN(t))
+	p := postgresAt(t, "test_"+strings.ToLower(rand.Text()))
+	t.Cleanup(func() {
+		if _, err := p.raw.Exec(`DROP SCHEMA IF EXISTS "` + p.where + `" CASCADE`); err != nil {
+			t.Error(err)
+		}
+		_ = p.raw.Close()
+	})
+	return p
+}
+
+// postgresAt is a schema. Its stores' connections can fail.
+func postgresAt(t testing.TB, schema string) *place {
+	dsn := os.Getenv(crashServer)
+	if dsn == "" {
+		dsn = pgtest.DSN(t)
+	}
+	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema := "test_" + strings.ToLower(rand.Text())
 	raw := stdlib.OpenDB(*config)
-	p := &place{raw: raw, prefix: `"` + schema + `".`, faults: &faulty{Connector: stdlib.GetConnector(*config)}}
-	t.Cleanup(func() {
-		if _, err := raw.Exec(`DROP SCHEMA IF EXISTS "` + schema + `" CASCADE`); err != nil {
-			t.Error(err)
-		}
-		_ = raw.Close()
-	})
+	p := &place{raw: raw, prefix: `"` + schema + `".`, where: schema, dsn: dsn, faults: &faulty{Connector: stdlib.GetConnector(*config)}}
 	p.open = func(t testing.TB) *bunstore.Store {
 		db := sql.OpenDB(p.faults)
 		db.SetMaxOpenConns(10)

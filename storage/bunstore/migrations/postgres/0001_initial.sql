@@ -327,7 +327,7 @@ CREATE TABLE ${schema}.agentkey_windows (
     CONSTRAINT agentkey_windows_pkey PRIMARY KEY (organization, tier, subject),
     CONSTRAINT agentkey_windows_id CHECK (organization <> ''),
     CONSTRAINT agentkey_windows_times CHECK (length(times) > 0)
-);
+) WITH (fillfactor = 50);
 
 -- The log only grows, and what stands in it can only be erased. The triggers
 -- stop accidents; against an attacker stands the signed head.
