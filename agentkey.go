@@ -50,16 +50,12 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	if err := c.check(v); err != nil {
 		return nil, err
 	}
+	c = c.withDefaults()
 	if c.Limiter == nil {
-		policies := c.Policies
-		if policies == nil {
-			policies = ratelimit.DefaultPolicies()
-		}
-		if c.Limiter, err = ratelimit.NewMemory(policies, maxSubjects); err != nil {
+		if c.Limiter, err = ratelimit.NewMemory(c.Policies, maxSubjects); err != nil {
 			return nil, fmt.Errorf("agentkey: Config.Policies: %w", err)
 		}
 	}
-	c = c.withDefaults()
 	m := &Manager{
 		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v,
 		heads:    heads{last: make(map[string]knownHead)},
@@ -273,31 +269,33 @@ func (m *Manager) PublicKey() string { return m.publicKey }
 
 func (m *Manager) verifiers() *audit.Verifiers { return m.verifier }
 
-// Ready says whether a vend could be decided now: storage answers and the keys
-// of the installation are at hand. It answers within the time that a transaction
-// and a call to the key provider may take.
+// Ready says whether a vend could be decided now: storage takes changes, the keys
+// of the installation are at hand, and this node's clock is that of the database.
+// It answers within the time that a transaction and a call to the key provider
+// may take.
 func (m *Manager) Ready(ctx context.Context) error {
-	m.mu.Lock()
-	closed := m.closed
-	m.mu.Unlock()
-	if closed {
-		return ErrClosed
+	if err := m.enter(); err != nil {
+		return err
 	}
+	defer m.leave()
 	ctx, cancel := context.WithTimeout(ctx, m.config.KeyTimeout)
 	defer cancel()
-	if p, ok := m.store.(storage.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return storageError(err)
-		}
-	} else if _, err := m.store.Organizations(ctx, "", 1); err != nil {
-		return storageError(err)
-	}
 	r, err := m.keys.acquire(ctx, storage.System, false)
 	if err != nil {
 		return err
 	}
 	r.release()
-	return nil
+	if p, ok := m.store.(storage.Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			return storageError(err)
+		}
+	}
+	return m.commit(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+		if u.skewed {
+			return ErrClock
+		}
+		return nil
+	}})
 }
 
 // who is the actor of an event with what is known of the request.

@@ -3,7 +3,6 @@ package agentkey
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -45,7 +44,7 @@ func systemToo(op Operation) bool {
 }
 
 func (m *Manager) chargeActor(ctx context.Context, a Actor, op Operation, tier ratelimit.Tier) error {
-	d, err := m.charge(ctx, tier, a.Organization+"/"+a.Kind+"/"+a.ID)
+	d, err := m.charge(ctx, a.Organization, tier, a.Kind+"/"+a.ID)
 	if err != nil || d.Allowed {
 		return err
 	}
@@ -54,14 +53,6 @@ func (m *Manager) chargeActor(ctx context.Context, a Actor, op Operation, tier r
 		organization: a.Organization, who: a.who(), subject: a.ID, action: audit.ActionRequestRateLimited,
 		reason: "rate_limited", details: map[string]string{"tier": string(tier), "operation": string(op)}, err: limited,
 	})
-}
-
-func (m *Manager) charge(ctx context.Context, tier ratelimit.Tier, subject string) (ratelimit.Decision, error) {
-	d, err := m.limiter.Take(ctx, tier, subject, micros(m.config.Clock()))
-	if err != nil {
-		return d, fmt.Errorf("%w: %w", ErrLimiter, err)
-	}
-	return d, nil
 }
 
 func (m *Manager) recordUnauthorized(ctx context.Context, a Actor, op Operation) error {
@@ -111,7 +102,7 @@ func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Dec
 			subject = netip.PrefixFrom(a, 64).Masked().String()
 		}
 	}
-	d, err := m.charge(ctx, ratelimit.TierPreauth, subject)
+	d, err := m.charge(ctx, "", ratelimit.TierPreauth, subject)
 	if err == nil && !d.Allowed {
 		err = &LimitError{Tier: ratelimit.TierPreauth, Decision: d}
 	}
@@ -122,6 +113,9 @@ func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Dec
 // rest of a request only then. The caller it answers is not charged again by one
 // call that the tier is for. All other methods authenticate by themselves, and
 // all of them decide again under the head.
+//
+// With Config.SharedLimits a vend is charged in its own transaction: the decision
+// is then that of Vended.Limit, and the one answered here is the zero value.
 func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, ratelimit.Decision, error) {
 	c, err := m.identify(ctx, c)
 	if err != nil {
@@ -146,12 +140,15 @@ func (m *Manager) admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Cal
 }
 
 func (m *Manager) chargeAgent(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, ratelimit.Decision, error) {
-	d, err := m.charge(ctx, tier, c.org+"/"+c.id)
+	if m.config.SharedLimits && tier == ratelimit.TierCredential {
+		return c, ratelimit.Decision{}, nil // charged in the vend's own transaction
+	}
+	d, err := m.charge(ctx, c.org, tier, c.id)
 	if err != nil {
 		return c, d, err
 	}
 	if d.Allowed {
-		c.admitted = &admission{tier: tier}
+		c.admitted = &admission{tier: tier, decision: d}
 		return c, d, nil
 	}
 	return c, d, m.recordRefusal(ctx, refusal{

@@ -37,8 +37,9 @@ type Caller struct {
 
 // admission is a charge that one call may use.
 type admission struct {
-	tier ratelimit.Tier
-	used atomic.Bool
+	tier     ratelimit.Tier
+	decision ratelimit.Decision
+	used     atomic.Bool
 }
 
 // Key is an agent that presents its key, with nothing around it.

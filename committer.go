@@ -146,7 +146,9 @@ func (m *Manager) decide(ctx context.Context, tx storage.Tx, u *unit, op operati
 	if err != nil {
 		return err
 	}
-	u.now = max(micros(m.config.Clock()), head.Time)
+	clock := micros(m.config.Clock())
+	u.now = max(clock, head.Time)
+	u.skewed = head.Now != 0 && max(clock-head.Now, head.Now-clock) > maxSkew
 	if err := u.load(ctx, tx, op.needs); err != nil {
 		return err
 	}
@@ -267,6 +269,9 @@ func (m *Manager) appendPart(ctx context.Context, tx storage.Tx, u *unit, part [
 	}
 	return knownHead{head: next, tree: x.Tree}, nil
 }
+
+// maxSkew is how far a node's clock may be from the database's, where that has one.
+const maxSkew = 5_000_000
 
 // Heads are kept at least this often, if anything happens.
 const (

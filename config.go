@@ -37,6 +37,13 @@ type Config struct {
 	// Limiter counts calls. Nil: exact windows in this process, over Policies.
 	Limiter ratelimit.Limiter
 
+	// SharedLimits keeps the windows of agents and administrators in Storage, for
+	// several processes on one database: never more than a limit in any window,
+	// whichever process is asked. A vend's window rides in the vend's own
+	// transaction; every other call costs one. Conflicts with Limiter. Those per
+	// client address stay in each process.
+	SharedLimits bool
+
 	// SoleApprover says whether nobody but the actor could approve. It is asked
 	// when the owner of an agent approves for it alone. Nil: judged by the
 	// administrators that the Manager keeps; an organization that keeps none is
@@ -84,6 +91,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Policies == nil {
+		c.Policies = ratelimit.DefaultPolicies()
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -116,8 +126,8 @@ func or[T comparable](v, zero T) T {
 }
 
 func (c Config) check(v *validation) error {
-	if c.Policies != nil && c.Limiter != nil {
-		return fmt.Errorf("agentkey: Config.Policies and Config.Limiter conflict")
+	if c.Limiter != nil && (c.Policies != nil || c.SharedLimits) {
+		return fmt.Errorf("agentkey: Config.Limiter conflicts with Config.Policies and Config.SharedLimits")
 	}
 	for tier, p := range c.Policies {
 		if err := p.Validate(); err != nil {

@@ -95,6 +95,7 @@ var (
 	ErrStorage   = &Error{"storage", ErrUnavailable, "storage does not answer", "Try again in a moment."}
 	ErrKeys      = &Error{"keys", ErrUnavailable, "the key provider does not answer", "Try again in a moment."}
 	ErrLimiter   = &Error{"limiter", ErrUnavailable, "the rate limiter does not answer", "Try again in a moment."}
+	ErrClock     = &Error{"clock", ErrUnavailable, "the clock of this node is wrong", "Try again in a moment."}
 	ErrUnknown   = &Error{"unknown_outcome", ErrUnavailable, "the outcome is unknown", "Look before you repeat this: it may have been done."}
 	ErrIntegrity = &Error{"integrity", ErrUnavailable, "a stored record fails its integrity check", "An administrator has to look at this: the record was damaged or changed by hand."}
 )

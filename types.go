@@ -5,6 +5,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
@@ -212,6 +213,7 @@ type Vended struct {
 	Seq        int64 // the event's number in the log
 	Leaf       audit.Hash
 	Checkpoint []byte // the signed head that covers it
+	Limit      ratelimit.Decision
 }
 
 // DecisionInput is how an approver decides for an agent.

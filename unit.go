@@ -31,6 +31,7 @@ type needs struct {
 	records      []recordRef
 	recordKinds  []string // every record of these kinds
 	toolCount    bool
+	windows      []storage.WindowRef
 }
 
 type recordRef struct{ kind, id string }
@@ -55,6 +56,8 @@ type unit struct {
 	records     map[recordRef]storage.Record
 	dataKeys    []storage.DataKey
 	toolCount   int64
+	windows     map[storage.WindowRef][]int64
+	skewed      bool // this node's clock is too far from the database's
 
 	signed    []byte // the head that the commit signed
 	events    []*entry
@@ -104,7 +107,7 @@ const loadChunk = 1000
 func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 	steps := []func(context.Context, storage.ReadTx, needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
-		u.loadCredentials, u.loadApprovals, u.loadRecords,
+		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadWindows,
 	}
 	for _, step := range steps {
 		if err := step(ctx, tx, n); err != nil {

@@ -51,6 +51,9 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 	v := &vend{m: m, caller: c, tool: tool}
 	n := c.needs()
 	n.tools, n.pairs, n.credentials = []string{tool}, []storage.Pair{{Agent: c.id, Tool: tool}}, true
+	if m.config.SharedLimits {
+		n.windows = []storage.WindowRef{v.window()}
+	}
 	if err := m.commit(ctx, operation{organization: c.org, needs: n, decide: v.decide}); err != nil {
 		v.secret.Destroy()
 		return nil, err
@@ -74,20 +77,32 @@ type vend struct {
 	tool   string
 
 	secret  *vault.Secret
-	refused *Error
+	limit   ratelimit.Decision
+	refused error
 	event   *entry
 	unit    *unit
 	out     *Vended
 }
 
+// window is the shared window that the vend is charged to.
+func (v *vend) window() storage.WindowRef {
+	return storage.WindowRef{Tier: string(ratelimit.TierCredential), Subject: v.caller.id}
+}
+
 func (v *vend) decide(u *unit) error {
 	v.secret.Destroy()
 	v.secret, v.refused, v.out, v.unit = nil, nil, nil, u
+	if u.skewed {
+		return ErrClock
+	}
 	agent, refused := v.caller.authenticate(u)
 	if refused != nil {
 		v.refused = refused
 		v.m.refuseAuthentication(u, v.caller, agent, refused)
 		return nil
+	}
+	if err := v.charge(u, agent); err != nil || v.refused != nil {
+		return err
 	}
 	tool, toolPresent := u.tools[v.tool]
 	grant := u.grant(agent.ID, v.tool)
@@ -107,6 +122,21 @@ func (v *vend) decide(u *unit) error {
 	return v.allow(u, agent, tool, *grant, credential, d)
 }
 
+// charge charges the vend to its shared window, where windows are shared.
+func (v *vend) charge(u *unit, agent storage.Agent) (err error) {
+	if !v.m.config.SharedLimits {
+		if a := v.caller.admitted; a != nil {
+			v.limit = a.decision
+		}
+		return nil
+	}
+	v.limit, err = u.admit(v.window(), v.m.config.Policies[ratelimit.TierCredential])
+	if err == nil && !v.limit.Allowed {
+		v.refused = v.m.limited(u, v.caller.who(agent.Name), agent.ID, ratelimit.TierCredential, v.limit)
+	}
+	return err
+}
+
 func (v *vend) allow(u *unit, agent storage.Agent, tool storage.Tool, g grants.Grant, c storage.Credential, d grants.Decision) error {
 	e := u.event(v.caller.who(agent.Name), audit.ActionCredentialVended)
 	v.event = e
@@ -123,7 +153,7 @@ func (v *vend) allow(u *unit, agent storage.Agent, tool storage.Tool, g grants.G
 		u.ended(g, d.Event, agent, tool)
 		u.dropCredential(e, g)
 	}
-	v.out = &Vended{Tool: tool, Grant: g.ID, ExpiresAt: g.ExpiresAt, VendsLeft: vendsLeft(g)}
+	v.out = &Vended{Tool: tool, Grant: g.ID, ExpiresAt: g.ExpiresAt, VendsLeft: vendsLeft(g), Limit: v.limit}
 	return nil
 }
 

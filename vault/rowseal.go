@@ -18,8 +18,10 @@ import (
 const (
 	rowVersion = 0x01
 	rowHeader  = 1 + keyIDSize
-	rowSize    = rowHeader + sha256.Size
 )
+
+// RowSealSize is the length of a row seal in bytes.
+const RowSealSize = rowHeader + sha256.Size
 
 // RowSealer seals rows and verifies their seals. It is safe for concurrent use.
 //
@@ -56,7 +58,7 @@ func (s *RowSealer) Seal(r Row) ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	seal := append(make([]byte, 0, rowSize), rowVersion)
+	seal := append(make([]byte, 0, RowSealSize), rowVersion)
 	seal = append(seal, s.active.rawID[:]...)
 	mac, err := s.active.rowMAC(seal, r)
 	if err != nil {
@@ -94,7 +96,7 @@ func (s *RowSealer) Verify(r Row, seal []byte) error {
 // RowSealKeyID returns the id of the data key that seal names, without verifying
 // it: what it says is not proven. It fails with [ErrFormat].
 func RowSealKeyID(seal []byte) (string, error) {
-	if len(seal) != rowSize {
+	if len(seal) != RowSealSize {
 		return "", fmt.Errorf("%w: length of row seal", ErrFormat)
 	}
 	if seal[0] != rowVersion {

@@ -1,0 +1,101 @@
+package agentkey
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// charge charges one call to a tier. Windows are kept in this process or, with
+// Config.SharedLimits, beside the organization's records; those of addresses
+// protect this process only, and never cost a transaction.
+func (m *Manager) charge(ctx context.Context, organization string, tier ratelimit.Tier, subject string) (ratelimit.Decision, error) {
+	if m.config.SharedLimits && tier != ratelimit.TierPreauth {
+		return m.chargeShared(ctx, organization, tier, subject)
+	}
+	d, err := m.limiter.Take(ctx, tier, organization+"/"+subject, micros(m.config.Clock()))
+	if err != nil {
+		return d, fmt.Errorf("%w: %w", ErrLimiter, err)
+	}
+	return d, nil
+}
+
+func (m *Manager) chargeShared(ctx context.Context, organization string, tier ratelimit.Tier, subject string) (d ratelimit.Decision, err error) {
+	ref := storage.WindowRef{Tier: string(tier), Subject: subject}
+	err = m.commit(ctx, operation{organization: organization, needs: needs{windows: []storage.WindowRef{ref}}, decide: func(u *unit) (err error) {
+		d, err = u.admit(ref, m.config.Policies[tier])
+		return err
+	}})
+	return d, err
+}
+
+// admit charges one call to a shared window, in the transaction that decides it.
+func (u *unit) admit(ref storage.WindowRef, p ratelimit.Policy) (ratelimit.Decision, error) {
+	next, d := ratelimit.Admit(u.windows[ref], p, u.now)
+	if !d.Allowed || p.Off() {
+		return d, nil
+	}
+	u.windows[ref] = next
+	times := ratelimit.AppendTimes(nil, next)
+	seal, err := u.ring.rows.Seal(u.windowRow(ref, times))
+	if err != nil {
+		return d, fmt.Errorf("agentkey: seal window: %w", err)
+	}
+	w := storage.Window{WindowRef: ref, Times: append(seal, times...), UpdatedAt: u.now}
+	u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
+		return true, tx.PutWindows(ctx, []storage.Window{w})
+	})
+	return d, nil
+}
+
+// windowRow is what the seal of a window covers. The seal stands before the
+// times, in the same column.
+func (u *unit) windowRow(ref storage.WindowRef, times []byte) vault.Row {
+	var c vault.Columns
+	c.Bytes("times", times)
+	return vault.Row{
+		Installation: u.installation, Organization: u.organization,
+		Kind: kindWindow, Record: ref.Tier + "/" + ref.Subject, Revision: 1, Columns: c,
+	}
+}
+
+const kindWindow = "window"
+
+func (u *unit) loadWindows(ctx context.Context, tx storage.ReadTx, n needs) error {
+	if len(n.windows) == 0 {
+		return nil
+	}
+	u.windows = make(map[storage.WindowRef][]int64, len(n.windows))
+	found, err := tx.Windows(ctx, n.windows)
+	if err != nil {
+		return err
+	}
+	for _, w := range found {
+		damaged := &integrityError{kind: kindWindow, id: w.Tier + "/" + w.Subject}
+		if len(w.Times) < vault.RowSealSize {
+			return damaged
+		}
+		seal, times := w.Times[:vault.RowSealSize], w.Times[vault.RowSealSize:]
+		if err := u.verify(u.windowRow(w.WindowRef, times), seal); err != nil {
+			return err
+		}
+		if u.windows[w.WindowRef], err = ratelimit.ParseTimes(times); err != nil {
+			return damaged
+		}
+	}
+	return nil
+}
+
+// limited records that a call was over its limit and answers the error.
+func (m *Manager) limited(u *unit, w who, agent string, tier ratelimit.Tier, d ratelimit.Decision) error {
+	m.refuse(u, refusalKey{organization: u.organization, subject: w.actor.ID, reason: "rate_limited/" + string(tier)}, func() {
+		e := u.event(w, audit.ActionRequestRateLimited)
+		e.Outcome, e.Reason, e.Agent = audit.OutcomeRefused, "rate_limited", agent
+		e.Details = map[string]string{"tier": string(tier)}
+	})
+	return &LimitError{Tier: tier, Decision: d}
+}
