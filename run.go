@@ -15,8 +15,9 @@ import (
 
 // Run does the background work until ctx ends: it sweeps at every
 // Config.SweepInterval, and replays the logs against the records at the start and
-// at every Config.ReconcileInterval. Its start and its end are events. One Run
-// is enough for each process.
+// at every Config.ReconcileInterval. Its start and its end are events. Every
+// process has one Run; of several on one database, one at a time sweeps, and one
+// at a time replays at the intervals.
 func (m *Manager) Run(ctx context.Context) error {
 	if err := m.recordServer(ctx, audit.ActionServerStarted); err != nil {
 		return err
@@ -39,13 +40,68 @@ func (m *Manager) Run(ctx context.Context) error {
 			defer cancel()
 			return m.recordServer(last, audit.ActionServerStopped)
 		case <-sweep.C:
-			if err := m.Sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := m.sweepTurn(ctx); err != nil && ctx.Err() == nil {
 				m.log.LogAttrs(ctx, slog.LevelWarn, "sweep", slog.Any("error", err))
 			}
 		case <-reconcile:
-			m.reconcileAll(ctx)
+			m.reconcileTurn(ctx)
 		}
 	}
+}
+
+// sweepTurn sweeps if it is this process's turn. What every process counts and
+// holds in its own memory it looks after each time.
+func (m *Manager) sweepTurn(ctx context.Context) error {
+	mine, err := m.turn(ctx, "sweep", 2*m.config.SweepInterval)
+	if err != nil || mine {
+		return errors.Join(err, m.Sweep(ctx))
+	}
+	m.keys.expire(m.config.Clock(), false)
+	return m.flush(ctx, false)
+}
+
+func (m *Manager) reconcileTurn(ctx context.Context) {
+	mine, err := m.turn(ctx, "reconcile", m.config.ReconcileInterval/2)
+	if err != nil && ctx.Err() == nil {
+		m.log.LogAttrs(ctx, slog.LevelWarn, "reconcile", slog.Any("error", err))
+	}
+	if mine {
+		m.reconcileAll(ctx)
+	}
+}
+
+// kindTurn is the kind of record that says whose turn a piece of work is. It
+// decides nothing but who takes the trouble, and is no part of the log.
+const kindTurn = "turn"
+
+type turnPayload struct {
+	Node  string `json:"node"`
+	Until int64  `json:"until"`
+}
+
+// turn takes or keeps the turn at a piece of work for a time.
+func (m *Manager) turn(ctx context.Context, work string, length time.Duration) (mine bool, err error) {
+	err = m.store.Update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
+		now := micros(m.config.Clock())
+		r, ok, err := tx.Record(ctx, kindTurn, work)
+		if err != nil {
+			return err
+		}
+		var held turnPayload
+		if ok && json.Unmarshal(r.Payload, &held) == nil && held.Node != m.config.Node && now < held.Until {
+			mine = false
+			return nil
+		}
+		payload, err := json.Marshal(turnPayload{Node: m.config.Node, Until: now + duration(length)})
+		if err != nil {
+			return err
+		}
+		mine, err = tx.PutRecord(ctx, storage.Record{
+			Organization: storage.System, Kind: kindTurn, ID: work, Payload: payload, UpdatedAt: now, Revision: r.Revision + 1,
+		})
+		return err
+	})
+	return mine, storageError(err)
 }
 
 func (m *Manager) recordServer(ctx context.Context, action audit.Action) error {
