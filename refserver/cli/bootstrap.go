@@ -9,9 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
-	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
 // envBootstrapToken is the variable that may bring the first administrator's
@@ -23,12 +23,21 @@ const minBootstrapToken = 32
 
 // operator is who acts where no administrator can have been asked: whoever may
 // run the program on the database itself.
-func operator() agentkey.Actor {
-	return agentkey.Actor{
-		Organization: storage.System, Kind: "operator", ID: "cli", Label: "agentkey command line",
-		Role: agentkey.RoleOwner, Auth: "local",
+func operator() agentkey.Actor { return agentkey.Operator("agentkey command line") }
+
+// checkBootstrapToken refuses a token that could be guessed or could not be sent,
+// also where it would not count any more.
+func (s *session) checkBootstrapToken() error {
+	value, ok := s.getenv(envBootstrapToken)
+	if ok && (len(value) < minBootstrapToken || len(value) > 512 || strings.ContainsFunc(value, invisible)) {
+		return usagef("%s must have at least %d characters, and only letters, digits and signs of ASCII; `agentkey keys generate` prints one",
+			envBootstrapToken, minBootstrapToken)
 	}
+	return nil
 }
+
+// invisible tells what can't stand in a header after "Bearer ".
+func invisible(r rune) bool { return r <= ' ' || r > '~' }
 
 // firstAdministrator makes the first organization with its owner, unless there
 // is one, and says for people where the owner's token is.
@@ -43,9 +52,6 @@ func (s *session) firstAdministrator(ctx context.Context, m *agentkey.Manager) (
 	if value, ok := s.getenv(envBootstrapToken); ok {
 		token := agentkey.NewSecret([]byte(value))
 		defer token.Destroy()
-		if len([]rune(value)) < minBootstrapToken {
-			return "", usagef("%s must have at least %d characters; `agentkey keys generate` prints enough", envBootstrapToken, minBootstrapToken)
-		}
 		_, err := createOrganization(ctx, m, "Default", "owner", token)
 		return "token is that of " + envBootstrapToken, err
 	}

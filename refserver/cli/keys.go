@@ -48,11 +48,10 @@ type encryptionFlags struct {
 	KeyProvider string `env:"AGENTKEY_KEY_PROVIDER" placeholder:"NAME[:ARGUMENT]" default:"local" help:"Who wraps the data keys; local is the encryption key."`
 }
 
-// open gives the key provider and says where its key is, for people. A key is
-// made only for an empty SQLite database, and only where nothing else names one:
-// any other database would never open again with a new key, and looks the same
-// as one whose key is just not mounted.
-func (f encryptionFlags) open(ctx context.Context, s *session, at location, store storage.Store) (vault.KeyProvider, string, error) {
+// given opens the key provider that is named and says where its key is, for
+// people. When nothing names one, keys is nil and the default is meant, which
+// only a SQLite database has.
+func (f encryptionFlags) given(ctx context.Context, s *session, at location) (keys vault.KeyProvider, where string, err error) {
 	if f.KeyProvider != "local" {
 		return f.other(ctx, s)
 	}
@@ -61,15 +60,25 @@ func (f encryptionFlags) open(ctx context.Context, s *session, at location, stor
 	case inEnv && f.KeyFile != "":
 		return nil, "", usagef("%s and --key-file are both given; keep one", envEncryptionKey)
 	case inEnv:
-		keys, err := localkey.FromEnv(s.getenv, envEncryptionKey)
-		return keys, envEncryptionKey, err
+		return local("from "+envEncryptionKey, func() (*localkey.Provider, error) { return localkey.FromEnv(s.getenv, envEncryptionKey) })
 	case f.KeyFile != "":
-		keys, err := localkey.FromFile(f.KeyFile)
-		return keys, f.KeyFile, err
+		return local(f.KeyFile, func() (*localkey.Provider, error) { return localkey.FromFile(f.KeyFile) })
 	case !at.sqlite():
 		return nil, "", usagef("Postgres needs the encryption key given: set %s or --key-file; `agentkey keys generate` makes one", envEncryptionKey)
 	}
-	return s.defaultKey(ctx, at, store)
+	return nil, "", s.apart(at)
+}
+
+// backUp is what people must know of a key that they keep themselves.
+const backUp = " (back up apart from the database)"
+
+// local makes a typed nil impossible.
+func local(where string, open func() (*localkey.Provider, error)) (vault.KeyProvider, string, error) {
+	keys, err := open()
+	if err != nil {
+		return nil, "", err
+	}
+	return keys, where + backUp, nil
 }
 
 func (f encryptionFlags) other(ctx context.Context, s *session) (vault.KeyProvider, string, error) {
@@ -91,17 +100,34 @@ func (f encryptionFlags) other(ctx context.Context, s *session) (vault.KeyProvid
 // configDirectory holds the key and the first token, never the data.
 func (s *session) configDirectory() (string, error) { return s.directory("XDG_CONFIG_HOME", ".config") }
 
-// defaultKey reads the key file in the configuration directory, or makes it for
-// an empty database.
-func (s *session) defaultKey(ctx context.Context, at location, store storage.Store) (vault.KeyProvider, string, error) {
+func (s *session) defaultKeyFile() (string, error) {
 	dir, err := s.configDirectory()
+	return filepath.Join(dir, "encryption.key"), err
+}
+
+// apart refuses a database in the directory of the default key: one backup would
+// hold both.
+func (s *session) apart(at location) error {
+	path, err := s.defaultKeyFile()
+	if err == nil && filepath.Dir(at.path) == filepath.Dir(path) {
+		err = usagef("the database is in the configuration directory, where the key is; " +
+			"keep the two apart: name another file with --database, or the key's with --key-file")
+	}
+	return err
+}
+
+// defaultKey reads the key file in the configuration directory, or makes it for
+// an empty database. For any other a new key would be of no use, and a key that
+// is missing may just not be mounted.
+func (s *session) defaultKey(ctx context.Context, store storage.Store) (vault.KeyProvider, string, error) {
+	path, err := s.defaultKeyFile()
 	if err != nil {
 		return nil, "", err
 	}
-	path := filepath.Join(dir, "encryption.key")
-	keys, err := localkey.FromFile(path)
+	open := func() (*localkey.Provider, error) { return localkey.FromFile(path) }
+	keys, where, err := local(path, open)
 	if !errors.Is(err, localkey.ErrNoKey) {
-		return keys, path, err
+		return keys, where, err
 	}
 	needed, err := wrappers(ctx, store)
 	if err != nil {
@@ -111,17 +137,12 @@ func (s *session) defaultKey(ctx context.Context, at location, store storage.Sto
 		return nil, "", fmt.Errorf("the database is sealed with %s, and there is no key at %s: put that key back, or give it by --key-file or %s",
 			strings.Join(needed, ", "), path, envEncryptionKey)
 	}
-	if filepath.Dir(at.path) == dir {
-		return nil, "", usagef("the database is in the configuration directory, where the key would be made; " +
-			"keep the two apart: name another file with --database, or the key's with --key-file")
-	}
-	if err := makePrivate(dir); err != nil {
+	if err := makePrivate(filepath.Dir(path)); err != nil {
 		return nil, "", err
 	}
 	// Another process that starts now may be the one that makes it.
 	if err := localkey.WriteFile(path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, "", err
 	}
-	keys, err = localkey.FromFile(path)
-	return keys, path, err
+	return local(path, open)
 }

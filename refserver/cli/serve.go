@@ -12,7 +12,6 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/refserver"
-	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // closeTime bounds how long the end of the server may take once nothing is
@@ -75,8 +74,16 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	for _, name := range set.unknown(s.env) {
 		log.Warn("this environment variable is no setting of agentkey", "variable", name)
 	}
+	// Everything that can be wrong with the settings shows before anything is made.
 	at, err := c.locate(s)
 	if err != nil {
+		return err
+	}
+	config := c.config(s, log)
+	if _, err := refserver.New(new(agentkey.Manager), config); err != nil {
+		return &usageError{err.Error()}
+	}
+	if err := s.checkBootstrapToken(); err != nil {
 		return err
 	}
 	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Policies: c.policies(), Logger: log, Clock: s.options.Clock})
@@ -84,11 +91,9 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	server, err := refserver.New(in.manager, refserver.Config{
-		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, Logger: log,
-	})
+	server, err := refserver.New(in.manager, config)
 	if err != nil {
-		return &usageError{err.Error()}
+		return err
 	}
 	// A port that is taken shows before the first token is made.
 	if err := server.Listen(); err != nil {
@@ -98,18 +103,19 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if err != nil {
 		return err
 	}
-	key := in.key
-	if key != envEncryptionKey && !strings.HasPrefix(key, "held by ") {
-		key += " (back up apart from the database)"
-	} else if key == envEncryptionKey {
-		key = "from " + key + " (back up apart from the database)"
-	}
 	err = s.say("database        %s\nencryption key  %s\nadministrator   %s\nlog public key  %s\nlistening on    %s",
-		at.name, key, administrator, in.manager.PublicKey(), server.URL())
+		at.name, in.key, administrator, in.manager.PublicKey(), server.URL())
 	if err != nil {
 		return err
 	}
 	return server.Run(ctx)
+}
+
+func (c *serveCommand) config(s *session, log *slog.Logger) refserver.Config {
+	return refserver.Config{
+		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy,
+		Logger: log, Clock: s.options.Clock,
+	}
 }
 
 // unknown names the variables that look like settings and are none.
@@ -138,16 +144,21 @@ type installation struct {
 // openInstallation opens and migrates the database, finds its key and makes the
 // Manager of c over both.
 func openInstallation(ctx context.Context, s *session, at location, f encryptionFlags, c agentkey.Config) (*installation, error) {
+	keys, where, err := f.given(ctx, s, at)
+	if err != nil {
+		return nil, err
+	}
 	store, closeStore, err := at.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var keys vault.KeyProvider
 	in := &installation{closers: []func() error{closeStore}}
-	if keys, in.key, err = f.open(ctx, s, at, store); err != nil {
-		return nil, errors.Join(err, in.close())
+	if keys == nil {
+		if keys, where, err = s.defaultKey(ctx, store); err != nil {
+			return nil, errors.Join(err, in.close())
+		}
 	}
-	c.Storage, c.Keys = store, keys
+	in.key, c.Storage, c.Keys = where, store, keys
 	if in.manager, err = agentkey.New(ctx, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", at.name, err), in.close())
 	}
