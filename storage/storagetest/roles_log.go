@@ -3,6 +3,7 @@ package storagetest
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -169,11 +170,11 @@ func checkOutbox(c *check) {
 		})
 	}
 	c.update(acme, func(ctx context.Context, tx storage.Tx) {
-		ok(tx.Enqueue(ctx, []storage.Delivery{delivery(acme, "zero", clock-40)}))
+		ok(tx.Enqueue(ctx, []storage.Delivery{delivery(acme, "zero", math.MinInt64)}))
 	})
 	leased := c.lease(c.store(), clock, until, 3)
 	equal("the longest due", leased[0].ID, "zero")
-	want := delivery(acme, "zero", clock-40)
+	want := delivery(acme, "zero", math.MinInt64)
 	want.LeaseUntil, want.LeaseNode, want.Attempts = until, "node-1", 1
 	equal("what was leased", leased[0], want)
 	name := func(d storage.Delivery) string { return d.ID }
