@@ -1,0 +1,60 @@
+# make test is the whole check. The other targets are parts of it, or longer.
+
+GO      ?= go
+SHELL   := /bin/sh
+NESTED  := $(dir $(filter-out ./go.mod,$(shell find . -name go.mod -not -path '*/testdata/*' -not -path './.git/*')))
+
+# The race detector needs cgo, and with it a C compiler.
+RACE    := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
+# Where internal/pgtest looks for Postgres.
+POSTGRES := $(AGENTKEY_TEST_POSTGRES_URL)$(shell command -v initdb)$(wildcard \
+	/usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb /opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb)
+
+MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if \
+	$(shell command -v curl),, the commands of the README (no curl);)
+
+.PHONY: test whole build vet format lint unit nested prove bench fuzz cover
+.NOTPARALLEL:
+
+test: whole build vet format lint unit nested
+	@missing='$(MISSING)'; echo "make test: passed; left out: $${missing:-nothing}"
+
+# With CI set, what is missing is a failure, and shows before anything runs.
+whole:
+	@missing='$(MISSING)'; [ -z "$$missing" ] || { echo "make: left out on this machine: $$missing" >&2; [ -z "$$CI" ]; }
+
+build:
+	$(GO) build ./...
+
+vet:
+	$(GO) vet ./...
+
+format:
+	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "gofmt -w these:" $$files >&2; exit 1; fi
+
+lint:
+	$(GO) tool staticcheck ./...
+
+unit:
+	$(GO) test $(RACE) ./...
+
+nested:
+	@for dir in $(NESTED); do echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $(GO) test $(RACE) ./...) || exit 1; done
+
+# The long proofs: the same tests with more rounds. Takes long.
+prove: whole
+	AGENTKEY_PROVE=1 $(GO) test $(RACE) -count=1 -timeout 3h ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Every fuzz target, for FUZZTIME each.
+FUZZTIME ?= 10s
+fuzz:
+	@grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's,/[^/]*:[0-9]*:func , ,' | while read -r dir target; do \
+		echo "$$dir $$target" && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; done
+
+# What the tests of all packages together reach.
+cover:
+	$(GO) test -coverpkg=./... -coverprofile=cover.out ./...
+	$(GO) tool cover -func=cover.out | tail -n 1
