@@ -69,21 +69,21 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opts ...Option) {
 	}
 	for _, group := range []string{"basic", "atomicity", "contention", "processes", "roles"} {
 		t.Run(group, func(t *testing.T) {
-			for _, c := range clauses() {
-				if c.group == group {
-					t.Run(c.name, func(t *testing.T) { c.test(t, open, claimed) })
+			for _, cl := range clauses() {
+				if cl.group == group {
+					t.Run(cl.name, func(t *testing.T) { cl.test(t, open, claimed) })
 				}
 			}
 		})
 	}
 }
 
-func (c clause) test(t *testing.T, open func(*testing.T) storage.Store, claimed claims) {
+func (cl clause) test(t *testing.T, open func(*testing.T) storage.Store, claimed claims) {
 	t.Parallel()
-	switch r := c.run(t, open, claimed); {
+	switch r := cl.run(t, open, claimed); {
 	case r.skipped != "":
-		t.Skipf("clause %s is not claimed: %s", c.name, r.skipped)
+		t.Skipf("clause %s is not claimed: %s", cl.name, r.skipped)
 	case r.seen != "":
-		t.Errorf("clause %s: %s\nseen: %s", c.name, c.sentence, r.seen)
+		t.Errorf("clause %s: %s\nseen: %s", cl.name, cl.sentence, r.seen)
 	}
 }
