@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -74,10 +75,27 @@ func grantOf(g agentkey.Grant) grantItem {
 func answerGrant(x *exchange.Exchange, status int) func(agentkey.Grant, error) error {
 	return func(g agentkey.Grant, err error) error {
 		if err != nil {
-			return err
+			return inOurNames(err)
 		}
 		return data(x, status, grantOf(g))
 	}
+}
+
+// inOurNames gives the fields of a grant's terms the names that they have in the
+// bodies here.
+func inOurNames(err error) error {
+	var invalid *agentkey.ValidationError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	names := map[string]string{"duration": "expiresIn", "max_vends": "maxVends"}
+	fields := slices.Clone(invalid.Fields)
+	for i, f := range fields {
+		if name, found := names[f.Field]; found {
+			fields[i].Field = name
+		}
+	}
+	return &agentkey.ValidationError{Fields: fields}
 }
 
 type requestItem struct {

@@ -154,7 +154,7 @@ func (rt *Router) slashed(r *http.Request) bool {
 	if !found || !strings.HasPrefix(trimmed, "/") || path.Clean(trimmed) != trimmed {
 		return false
 	}
-	_, pattern := rt.mux.Handler(&http.Request{Method: r.Method, URL: &url.URL{Path: trimmed}})
+	_, pattern := rt.mux.Handler(&http.Request{Method: r.Method, URL: &url.URL{Path: trimmed, RawPath: strings.TrimSuffix(r.URL.RawPath, "/")}})
 	return pattern != everything
 }
 
