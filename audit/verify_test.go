@@ -78,7 +78,7 @@ func TestVerifyFindsEveryBit(t *testing.T) {
 		b.lines[seq].Content[bit/8] ^= 1 << (bit % 8)
 	}
 	for seq := range b.lines {
-		flip(b, seq, (seq*2711)%(8*len(b.lines[seq].Content)))
+		flip(b.around(seq), seq, (seq*2711)%(8*len(b.lines[seq].Content)))
 	}
 	thin := b.around(317)
 	for bit := range 8 * len(b.lines[317].Content) {
