@@ -297,7 +297,7 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 	m.log.LogAttrs(ctx, slog.LevelError, "integrity failure", slog.String("organization", organization),
 		slog.String("kind", target.Kind), slog.String("id", target.ID))
 	key := refusalKey{organization: log, subject: organization + "/" + target.Kind + "/" + target.ID, reason: ErrIntegrity.Code}
-	u, err := m.attempt(ctx, operation{organization: log, decide: func(u *unit) error {
+	u, err := m.attempt(ctx, operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {
 			e := u.event(system, audit.ActionIntegrityFailed)
 			e.Outcome, e.Reason, e.Target = audit.OutcomeRefused, ErrIntegrity.Code, target

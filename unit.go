@@ -32,6 +32,7 @@ type needs struct {
 	recordKinds  []string // every record of these kinds
 	toolCount    bool
 	windows      []storage.WindowRef
+	logOnly      bool // not even the organization's own record, which may be what is damaged
 }
 
 type recordRef struct{ kind, id string }
@@ -142,8 +143,8 @@ func (u *unit) loadDataKeys(ctx context.Context, tx storage.ReadTx, _ needs) err
 	return nil
 }
 
-func (u *unit) loadOrganization(ctx context.Context, tx storage.ReadTx, _ needs) error {
-	if u.organization == storage.System {
+func (u *unit) loadOrganization(ctx context.Context, tx storage.ReadTx, n needs) error {
+	if u.organization == storage.System || n.logOnly {
 		return nil
 	}
 	o, ok, err := tx.Organization(ctx)
