@@ -60,6 +60,16 @@ func newOrganization() *organization {
 	}
 }
 
+// copy is one whose maps can be changed. Rows themselves are only ever replaced,
+// so that both may share them.
+func (o organization) copy() *organization {
+	o.Agents, o.Keys, o.Tools = maps.Clone(o.Agents), maps.Clone(o.Keys), maps.Clone(o.Tools)
+	o.Credentials, o.Grants, o.Approvals = maps.Clone(o.Credentials), maps.Clone(o.Grants), maps.Clone(o.Approvals)
+	o.DataKeys, o.Records, o.Windows = maps.Clone(o.DataKeys), maps.Clone(o.Records), maps.Clone(o.Windows)
+	o.Outbox, o.Lines, o.Checkpoints = maps.Clone(o.Outbox), slices.Clone(o.Lines), slices.Clip(o.Checkpoints)
+	return &o
+}
+
 // Open reads the file, or begins a new one.
 func Open(path string) (*Store, error) {
 	db := database{}
@@ -185,10 +195,11 @@ func (s *Store) Update(ctx context.Context, org string, fn func(context.Context,
 		return err
 	}
 	defer func() { <-s.head }()
-	db := clone(*s.committed.Load()) // after the wait: fn sees what those before it did
+	db := maps.Clone(*s.committed.Load()) // after the wait: fn sees what those before it did
 	if db[org] == nil {
 		db[org] = newOrganization()
 	}
+	db[org] = db[org].copy()
 	t := &tx{reader{db: db, org: db[org], name: org}}
 	defer t.done.Store(true)
 	if err := fn(context.WithValue(ctx, inside{}, true), t); err != nil {
@@ -279,9 +290,10 @@ func (s *Store) Lease(ctx context.Context, q storage.LeaseQuery) ([]storage.Deli
 		return nil, err
 	}
 	defer func() { <-s.head }()
-	db := clone(*s.committed.Load())
+	db := maps.Clone(*s.committed.Load())
 	var due []storage.Delivery
-	for _, o := range db {
+	for name, o := range db {
+		db[name] = o.copy()
 		for _, d := range o.Outbox {
 			if d.State != storage.DeliveryDead && d.NextAt <= q.Now && d.LeaseUntil <= q.Now {
 				due = append(due, d)

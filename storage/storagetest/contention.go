@@ -19,7 +19,7 @@ const (
 	workers = 8
 	turns   = 20
 	// racingTime bounds races on slow backends.
-	racingTime = 4 * time.Second
+	racingTime = 3 * time.Second
 )
 
 // one of the stores, by turns.
