@@ -91,8 +91,9 @@ type CredentialRef struct {
 	Revision int64
 }
 
-// Change says what a deciding record became: at Revision, counted from 1, either its State, which is [HashState] under the
-// event's salt, or Removed.
+// Change says what a deciding record became: at Revision, counted from 1, either its State, a hash of
+// the record's deciding columns under the event's salt, or Removed. What makes up the hash is for the one who keeps the record
+// to define.
 type Change struct {
 	Kind     string
 	ID       string
@@ -232,14 +233,4 @@ func NewSalt() []byte {
 	salt := make([]byte, saltSize)
 	rand.Read(salt) // never fails; it ends the program rather than return weak bytes
 	return salt
-}
-
-// HashState returns the hash of a deciding record's state for [Change]: SHA-256 over a label, the event's salt and state.
-// What bytes state is, is for the one who keeps the record to define.
-func HashState(salt, state []byte) []byte {
-	h := sha256.New()
-	h.Write([]byte("agentkey/state/v1\n"))
-	h.Write(salt)
-	h.Write(state)
-	return h.Sum(nil)
 }

@@ -161,6 +161,13 @@ func (b *logbook) verify(tb testing.TB) audit.Report {
 	return report
 }
 
+// hashState stands for what the keeper of a record hashes: some digest that
+// depends on the event's salt and the record's state.
+func hashState(salt, state []byte) []byte {
+	sum := sha256.Sum256(append(append([]byte("agentkey/state/v1\n"), salt...), state...))
+	return sum[:]
+}
+
 func samplePersonal(organization string, seq int64) audit.Personal {
 	return audit.Personal{
 		Salt:       seeded(fmt.Sprint("personal-salt/", organization, seq), 16),
@@ -182,13 +189,13 @@ func sampleEvent(organization string, seq int64) audit.Event {
 	switch seq % 4 {
 	case 0:
 		e.Action, e.To, e.Target = audit.ActionGrantRequested, "pending", audit.Ref{Kind: audit.KindGrant, ID: grant}
-		e.Changes = []audit.Change{{Kind: audit.KindGrant, ID: grant, Revision: 1, State: audit.HashState(e.Salt, []byte("pending"))}}
+		e.Changes = []audit.Change{{Kind: audit.KindGrant, ID: grant, Revision: 1, State: hashState(e.Salt, []byte("pending"))}}
 	case 1:
 		e.Action, e.From, e.To = audit.ActionGrantApproved, "pending", "approved"
 		e.Target = audit.Ref{Kind: audit.KindGrant, ID: grant}
 		e.Actor = audit.Actor{Kind: audit.ActorHuman, ID: "user-1", Auth: "token", Credential: "token-1"}
 		e.Approvals = []audit.Approval{{Actor: audit.Ref{Kind: audit.ActorHuman, ID: "user-1"}, Verdict: "approve"}}
-		e.Changes = []audit.Change{{Kind: audit.KindGrant, ID: grant, Revision: 2, State: audit.HashState(e.Salt, []byte("approved"))}}
+		e.Changes = []audit.Change{{Kind: audit.KindGrant, ID: grant, Revision: 2, State: hashState(e.Salt, []byte("approved"))}}
 		e.Sealed = []audit.SealedRef{{Kind: audit.KindCredential, ID: "cred-1", Digest: seeded("sealed", 32)}}
 		e.Ticket = "OPS-17 – Größe"
 	case 2:

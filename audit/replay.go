@@ -121,7 +121,7 @@ func (r *Replay) Discrepancies() (listed []Discrepancy, unlisted int64) {
 }
 
 // Check compares one record that exists with what the log says about it, and returns nil when they agree. The function
-// state must return HashState of the record under the given salt; it is called only when the revisions agree. Check marks the
+// state must return the hash of the record's state under the given salt; it is called only when the revisions agree. Check marks the
 // record as seen, whether or not it agrees.
 func (r *Replay) Check(kind, id string, revision int64, state func(salt []byte) []byte) *Discrepancy {
 	ref := Ref{kind, id}

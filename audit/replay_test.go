@@ -19,7 +19,7 @@ type row struct {
 	state    string
 }
 
-func (r row) hash(salt []byte) []byte { return audit.HashState(salt, []byte(r.state)) }
+func (r row) hash(salt []byte) []byte { return hashState(salt, []byte(r.state)) }
 
 // replayed replays the events of the sample log: its grants are created by one event and changed by the next.
 func replayed(t *testing.T, n int64) (*audit.Replay, []row) {
