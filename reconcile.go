@@ -274,6 +274,9 @@ func (r *reconciler) grants(ctx context.Context) error {
 			for i, g := range found {
 				g.Organization = r.organization
 				ids[i], refs[i] = g.ID, storage.CredentialRef{Tool: g.Tool, Grant: g.ID}
+				if g.UpdatedAt > u.now {
+					r.find(audit.KindGrant, g.ID, "was changed later than the log")
+				}
 				r.check(u, storage.GrantRow(u.installation, g), g.Seal)
 			}
 			approvals, err := tx.Approvals(ctx, ids)

@@ -1,0 +1,597 @@
+package agentkey_test
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+	_ "modernc.org/sqlite"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// site is a whole installation in a SQLite file, with everything that a database
+// writer could want to change. It is made once; every attack gets a copy.
+type site struct {
+	file  []byte // the database
+	keys  vault.KeyProvider
+	clock *agentkeytest.Clock
+
+	org, other             string
+	owner                  agentkey.Actor // acts for the host, so that no token is read
+	token, attackerToken   string
+	administrator, tokenID string
+
+	bot, bystander, otherBot string // agents
+	key, attackerKey         string
+	shared, personal, double string // tools: shared, per agent, needs two approvals
+	otherTool, otherPersonal string
+	grant, personalGrant     string
+	pending                  string // a request for double that one of two has approved
+}
+
+const (
+	sharedCredential   = "lin_api_test_shared_0001"
+	personalCredential = "ghp_test_personal_000001"
+	otherCredential    = "lin_api_test_other_00001"
+)
+
+// person is an administrator whom the host vouches for.
+func person(organization, id string, role agentkey.Role) agentkey.Actor {
+	return agentkey.Actor{Organization: organization, Kind: "human", ID: id, Label: id + "@example.com", Role: role, Auth: "host"}
+}
+
+// newSite builds the installation and reads its file.
+func newSite(t testing.TB) *site {
+	t.Helper()
+	s := &site{keys: agentkeytest.Keys(t), clock: agentkeytest.NewClock(agentkeytest.Epoch)}
+	s.attackerKey = "sk_agent_" + strings.Repeat("A", 32)
+	s.attackerToken = "sk_admin_" + strings.Repeat("A", 32)
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	store, err := bunstore.OpenSQLite(path)
+	noErr(t, err)
+	noErr(t, store.Migrate(t.Context()))
+	m, err := agentkey.New(t.Context(), s.config(store))
+	noErr(t, err)
+	s.fill(t, m)
+	noErr(t, m.Close(t.Context()))
+	noErr(t, store.Close())
+	raw := openRaw(t, path)
+	execRaw(t, raw, "PRAGMA wal_checkpoint(TRUNCATE)")
+	noErr(t, raw.Close())
+	s.file, err = os.ReadFile(path)
+	noErr(t, err)
+	return s
+}
+
+func (s *site) config(store *bunstore.Store) agentkey.Config {
+	return agentkey.Config{Storage: store, Keys: s.keys, Clock: s.clock.Now, Node: "test", Policies: agentkeytest.Unlimited()}
+}
+
+func (s *site) fill(t testing.TB, m *agentkey.Manager) {
+	t.Helper()
+	ctx := t.Context()
+	made, err := m.CreateOrganization(ctx, agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "acme", Owner: "alice"})
+	noErr(t, err)
+	s.org, s.administrator = made.Organization.ID, made.Administrator.ID
+	s.token, s.tokenID = string(made.Token.Secret.Bytes()), made.Token.Token.ID
+	s.owner = person(s.org, "ann", agentkey.RoleOwner)
+	bot, err := m.RegisterAgent(ctx, s.owner, agentkey.RegisterAgentInput{Name: "bot", Owner: "carl"})
+	noErr(t, err)
+	s.bot, s.key = bot.Agent.ID, string(bot.Secret.Bytes())
+	bystander, err := m.RegisterAgent(ctx, s.owner, agentkey.RegisterAgentInput{Name: "bystander", Owner: "carl"})
+	noErr(t, err)
+	s.bystander = bystander.Agent.ID
+	s.shared = addTool(t, m, s.owner, "Linear", sharedCredential)
+	s.double = addTool(t, m, s.owner, "Payroll", "pay_api_test_000000001")
+	s.personal = addTool(t, m, s.owner, "GitHub", "")
+	two := int64(2)
+	_, err = m.UpdateTool(ctx, s.owner, s.double, agentkey.UpdateToolInput{RequiredApprovals: &two})
+	noErr(t, err)
+	caller := agentkey.Key(s.key)
+	asked, err := m.RequestAccess(ctx, caller, agentkey.RequestInput{
+		Tool: s.shared, Reason: "to file issues", MaxVends: 100, Scopes: []string{"read", "write"}, Ticket: "T-1",
+	})
+	noErr(t, err)
+	_, err = m.Approve(ctx, s.owner, asked.ID, agentkey.DecisionInput{})
+	noErr(t, err)
+	s.grant = asked.ID
+	given, err := m.Assign(ctx, s.owner, agentkey.AssignInput{Agent: s.bot, Tool: s.personal, DecisionInput: agentkey.DecisionInput{
+		Credential: agentkey.NewSecret([]byte(personalCredential)),
+	}})
+	noErr(t, err)
+	s.personalGrant = given.ID
+	waits, err := m.RequestAccess(ctx, caller, agentkey.RequestInput{Tool: s.double, Reason: "to pay people"})
+	noErr(t, err)
+	_, err = m.Approve(ctx, s.owner, waits.ID, agentkey.DecisionInput{})
+	noErr(t, err)
+	s.pending = waits.ID
+	s.fillOther(t, m)
+}
+
+func (s *site) fillOther(t testing.TB, m *agentkey.Manager) {
+	t.Helper()
+	made, err := m.CreateOrganization(t.Context(), agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "other", Owner: "olga"})
+	noErr(t, err)
+	s.other = made.Organization.ID
+	owner := person(s.other, "olga", agentkey.RoleOwner)
+	bot, err := m.RegisterAgent(t.Context(), owner, agentkey.RegisterAgentInput{Name: "bot"})
+	noErr(t, err)
+	s.otherBot = bot.Agent.ID
+	s.otherTool = addTool(t, m, owner, "Linear", otherCredential)
+	s.otherPersonal = addTool(t, m, owner, "GitHub", "")
+	_, err = m.Assign(t.Context(), person(s.other, "otto", agentkey.RoleOwner), agentkey.AssignInput{Agent: s.otherBot, Tool: s.otherTool})
+	noErr(t, err)
+}
+
+// addTool adds a shared tool, or without a credential one that has one per agent.
+func addTool(t testing.TB, m *agentkey.Manager, a agentkey.Actor, name, credential string) string {
+	t.Helper()
+	in := agentkey.AddToolInput{Name: name, URL: "example.com", AuthType: "api_key", Mode: "per_agent"}
+	if credential != "" {
+		in.Mode, in.Credential = "shared", agentkey.NewSecret([]byte(credential))
+	}
+	v, err := m.AddTool(t.Context(), a, in)
+	noErr(t, err)
+	return v.Tool.ID
+}
+
+func noErr(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// burglary is one copy of a site: the handle of an attacker who may write whatever
+// the database takes, and a Manager over it once start was called.
+type burglary struct {
+	*site
+	t    testing.TB
+	path string
+	raw  *sql.DB
+	m    *agentkey.Manager
+}
+
+func (s *site) copy(t testing.TB) *burglary {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	noErr(t, os.WriteFile(path, s.file, 0o600))
+	c := &burglary{site: s, t: t, path: path, raw: openRaw(t, path)}
+	c.exec("PRAGMA foreign_keys = OFF")
+	c.exec("PRAGMA ignore_check_constraints = ON")
+	for _, trigger := range c.texts("SELECT name FROM sqlite_master WHERE type = 'trigger'") {
+		c.exec("DROP TRIGGER " + trigger)
+	}
+	return c
+}
+
+func openRaw(t testing.TB, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_busy_timeout=1900")
+	noErr(t, err)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func execRaw(t testing.TB, db *sql.DB, query string, args ...any) int64 {
+	t.Helper()
+	r, err := db.ExecContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	n, err := r.RowsAffected()
+	noErr(t, err)
+	return n
+}
+
+func (c *burglary) exec(query string, args ...any) int64 {
+	c.t.Helper()
+	return execRaw(c.t, c.raw, query, args...)
+}
+
+// change is exec of what must have changed at least one row.
+func (c *burglary) change(query string, args ...any) {
+	c.t.Helper()
+	if c.exec(query, args...) == 0 {
+		c.t.Fatalf("%s changed nothing", query)
+	}
+}
+
+func (c *burglary) texts(query string, args ...any) (found []string) {
+	c.t.Helper()
+	rows, err := c.raw.QueryContext(c.t.Context(), query, args...)
+	noErr(c.t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		noErr(c.t, rows.Scan(&text))
+		found = append(found, text)
+	}
+	noErr(c.t, rows.Err())
+	return found
+}
+
+func (c *burglary) start() error {
+	c.t.Helper()
+	store, err := bunstore.OpenSQLite(c.path)
+	noErr(c.t, err)
+	c.t.Cleanup(func() { _ = store.Close() })
+	c.m, err = agentkey.New(c.t.Context(), c.config(store))
+	return err
+}
+
+// warm starts the Manager and lets it hold keys and heads of both organizations.
+func (c *burglary) warm() {
+	c.t.Helper()
+	noErr(c.t, c.start())
+	for _, vend := range []error{c.vend(c.bot, c.shared), c.vendFor(c.other, c.otherBot, c.otherTool)} {
+		noErr(c.t, vend)
+	}
+}
+
+func (c *burglary) vend(agent, tool string) error { return c.vendFor(c.org, agent, tool) }
+
+func (c *burglary) vendFor(organization, agent, tool string) error {
+	return c.vendTo(agentkey.TrustedAgent(organization, agent), tool)
+}
+
+// vendTo notes a test's failure if a credential comes with an error.
+func (c *burglary) vendTo(caller agentkey.Caller, tool string) error {
+	c.t.Helper()
+	v, err := c.m.Vend(c.t.Context(), caller, tool)
+	if err != nil && v != nil {
+		c.t.Error("a refused vend answered something")
+	}
+	if v != nil {
+		v.Credential.Destroy()
+	}
+	return err
+}
+
+// logged counts the events of an action in the log of an organization.
+func (c *burglary) logged(organization string, action audit.Action) (found []agentkey.LoggedEvent) {
+	c.t.Helper()
+	reader := person(organization, "reader", agentkey.RoleAuditor)
+	page, err := c.m.Events(c.t.Context(), reader, agentkey.EventsInput{Filter: audit.Filter{Action: action}})
+	noErr(c.t, err)
+	return page.Events
+}
+
+const systemLog = "system"
+
+// failures are the integrity failures that stand in either log.
+func (c *burglary) failures() []agentkey.LoggedEvent {
+	c.t.Helper()
+	return append(c.logged(c.org, audit.ActionIntegrityFailed), c.logged(systemLog, audit.ActionIntegrityFailed)...)
+}
+
+// refused wants ErrIntegrity from each call, an event of the failure with that
+// kind of target, and no vend.
+func (c *burglary) refused(kind string, calls map[string]func() error) {
+	c.t.Helper()
+	before := len(c.logged(c.org, audit.ActionCredentialVended))
+	for name, call := range calls {
+		if err := call(); !errors.Is(err, agentkey.ErrIntegrity) {
+			c.t.Errorf("%s: got %v, want an integrity failure", name, err)
+		}
+	}
+	found := c.failures()
+	if len(found) == 0 {
+		c.t.Error("no integrity.failed in the log")
+	}
+	for _, e := range found {
+		if e.Target.Kind != kind || e.Outcome != audit.OutcomeRefused {
+			c.t.Errorf("integrity.failed names a %s, want a %s", e.Target.Kind, kind)
+		}
+	}
+	if after := len(c.logged(c.org, audit.ActionCredentialVended)); after != before {
+		c.t.Error("a credential was vended")
+	}
+}
+
+// How a column counts.
+type class int
+
+const (
+	deciding class = iota // an edit is an integrity failure for whatever relies on the row
+	identity              // an edit makes it another row: the old one is missing
+	free                  // decides nothing
+)
+
+// target is one row that is attacked column by column, and what relies on it.
+type target struct {
+	table string
+	where string
+	kind  string
+	class map[string]class  // of columns that are not deciding
+	value map[string]string // SQL of values that an attacker would want; else any other value
+	calls func(c *burglary) map[string]func() error
+}
+
+func (s *site) targets() []target {
+	vend := func(tool string) func(c *burglary) map[string]func() error {
+		return func(c *burglary) map[string]func() error {
+			return map[string]func() error{"vend": func() error { return c.vendTo(agentkey.Key(c.key), tool) }}
+		}
+	}
+	both := map[string]class{"organization": identity, "id": identity, "updated_at": free}
+	in := func(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+	return []target{
+		{
+			table: "organizations", where: in("id = '%s'", s.org), kind: audit.KindOrganization,
+			class: map[string]class{"id": identity, "updated_at": free}, calls: organizationCalls,
+		},
+		{
+			table: "agents", where: in("id = '%s'", s.bot), kind: audit.KindAgent, class: both,
+			value: map[string]string{"status": "'suspended'", "owner": "'ann'"}, calls: agentCalls,
+		},
+		{
+			table: "keys", where: in("agent_id = '%s'", s.bot), kind: audit.KindKey,
+			class: map[string]class{"organization": identity, "updated_at": free},
+			value: map[string]string{
+				"addresses": `'["0.0.0.0/0"]'`, "status": "'revoked'", "agent_id": "'" + s.bystander + "'",
+				"digest": in("x'%s'", digest(s.attackerKey)), "expires_at": "1",
+			},
+			calls: func(c *burglary) map[string]func() error {
+				return map[string]func() error{"vend": func() error {
+					err := c.vendTo(agentkey.Key(c.key), c.shared)
+					if errors.Is(err, agentkey.ErrUnknownKey) { // the digest is the attacker's now
+						return c.vendTo(agentkey.Key(c.attackerKey), c.shared)
+					}
+					return err
+				}}
+			},
+		},
+		{
+			table: "tools", where: in("id = '%s'", s.shared), kind: audit.KindTool, class: both,
+			value: map[string]string{"mode": "'per_agent'", "required_approvals": "0"}, calls: toolCalls,
+		},
+		{
+			table: "credentials", where: in("tool_id = '%s'", s.shared), kind: audit.KindCredential,
+			class: map[string]class{"organization": identity, "tool_id": identity, "grant_id": identity, "updated_at": free},
+			value: map[string]string{"grant_id": "'" + s.grant + "'", "tool_id": "'" + s.personal + "'", "expires_at": "1"},
+			calls: vend(s.shared),
+		},
+		{
+			table: "credentials", where: in("grant_id = '%s'", s.personalGrant), kind: audit.KindCredential,
+			class: map[string]class{"organization": identity, "tool_id": identity, "grant_id": identity, "updated_at": free},
+			value: map[string]string{"grant_id": "NULL", "tool_id": "'" + s.shared + "x'"},
+			calls: vend(s.personal),
+		},
+		{
+			table: "grants", where: in("id = '%s'", s.grant), kind: audit.KindGrant,
+			class: map[string]class{"organization": identity, "agent_id": identity, "tool_id": identity},
+			value: map[string]string{
+				"asked_scopes": `'["admin"]'`, "granted_scopes": `'["read","write","admin"]'`, "vends_used": "-1000", "status": "'revoked'",
+				"updated_at": "updated_at + 3600000000",
+			},
+			calls: vend(s.shared),
+		},
+		{
+			table: "grants", where: in("id = '%s'", s.pending), kind: audit.KindGrant,
+			class: map[string]class{"organization": identity, "id": identity, "agent_id": identity, "tool_id": identity},
+			value: map[string]string{
+				"updated_at": "updated_at + 3600000000",
+				"asked_scopes": `'["admin"]'`, "granted_scopes": `'["admin"]'`, "status": "'approved'", "required_approvals": "1",
+			},
+			calls: requestCalls,
+		},
+		{
+			table: "approvals", where: in("grant_id = '%s'", s.pending), kind: audit.KindApproval,
+			class: map[string]class{"organization": identity, "grant_id": identity},
+			value: map[string]string{"granted_scopes": `'["admin"]'`, "verdict": "'deny'"},
+			calls: requestCalls,
+		},
+		{
+			table: "records", where: in("kind = 'administrator' AND id = '%s'", s.administrator), kind: audit.KindAdministrator,
+			class: map[string]class{"organization": identity, "kind": identity, "id": identity, "updated_at": free},
+			value: map[string]string{"entries": `'[["id","x"]]'`, "payload": "replace(payload, 'owner', 'admin')"},
+			calls: administratorCalls,
+		},
+		{
+			table: "records", where: in("kind = 'token' AND id = '%s'", digest(s.token)), kind: audit.KindToken,
+			class: map[string]class{"organization": identity, "kind": identity, "id": identity, "updated_at": free},
+			value: map[string]string{"entries": `'[["id","x"]]'`, "payload": "replace(payload, 'first', 'other')"},
+			calls: tokenCalls,
+		},
+	}
+}
+
+func digest(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:])
+}
+
+func organizationCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"vend": func() error { return c.vend(c.bot, c.shared) },
+		"read": func() error { _, err := c.m.Organization(c.t.Context(), c.owner); return err },
+		"lock": func() error { _, err := c.m.Lock(c.t.Context(), c.owner, "test"); return err },
+		"request": func() error {
+			_, err := c.m.RequestAccess(c.t.Context(), agentkey.TrustedAgent(c.org, c.bystander), agentkey.RequestInput{Tool: c.shared, Reason: "to see"})
+			return err
+		},
+	}
+}
+
+func agentCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"vend":    func() error { return c.vend(c.bot, c.shared) },
+		"read":    func() error { _, err := c.m.Agent(c.t.Context(), c.owner, c.bot); return err },
+		"list":    func() error { _, err := c.m.Agents(c.t.Context(), c.owner, agentkey.ListInput{}); return err },
+		"profile": func() error { _, err := c.m.Profile(c.t.Context(), agentkey.Key(c.key)); return err },
+		"suspend": func() error { _, err := c.m.SuspendAgent(c.t.Context(), c.owner, c.bot); return err },
+		"approve": func() error {
+			_, err := c.m.Approve(c.t.Context(), person(c.org, "bob", agentkey.RoleApprover), c.pending, agentkey.DecisionInput{})
+			return err
+		},
+	}
+}
+
+func toolCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"vend": func() error { return c.vend(c.bot, c.shared) },
+		"read": func() error { _, err := c.m.Tool(c.t.Context(), c.owner, c.shared); return err },
+		"catalog": func() error {
+			_, err := c.m.Catalog(c.t.Context(), agentkey.Key(c.key), agentkey.CatalogInput{})
+			return err
+		},
+		"assign": func() error {
+			_, err := c.m.Assign(c.t.Context(), c.owner, agentkey.AssignInput{Agent: c.bystander, Tool: c.shared})
+			return err
+		},
+	}
+}
+
+func requestCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"approve": func() error {
+			_, err := c.m.Approve(c.t.Context(), person(c.org, "bob", agentkey.RoleApprover), c.pending, agentkey.DecisionInput{})
+			return err
+		},
+		"deny": func() error { _, err := c.m.Deny(c.t.Context(), c.owner, c.pending, "no"); return err },
+	}
+}
+
+func administratorCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"authenticate": func() error { return c.authenticate(c.token) },
+		"list":         func() error { _, err := c.m.Administrators(c.t.Context(), c.owner); return err },
+		"remove":       func() error { return c.m.RemoveAdministrator(c.t.Context(), c.owner, c.administrator) },
+	}
+}
+
+func tokenCalls(c *burglary) map[string]func() error {
+	return map[string]func() error{
+		"authenticate": func() error { return c.authenticate(c.token) },
+		"list":         func() error { _, err := c.m.Tokens(c.t.Context(), c.owner); return err },
+	}
+}
+
+func (c *burglary) authenticate(token string) error {
+	_, err := c.m.Authenticate(c.t.Context(), agentkey.NewSecret([]byte(token)), agentkey.RequestContext{})
+	return err
+}
+
+// column is a column of a table as the schema has it.
+type column struct{ name, kind string }
+
+func (c *burglary) columns(table string) (found []column) {
+	c.t.Helper()
+	rows, err := c.raw.QueryContext(c.t.Context(), "SELECT name, type FROM pragma_table_info(?)", "agentkey_"+table)
+	noErr(c.t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var col column
+		noErr(c.t, rows.Scan(&col.name, &col.kind))
+		found = append(found, col)
+	}
+	noErr(c.t, rows.Err())
+	return found
+}
+
+// edit is SQL for another value of a column.
+func (a target) edit(col column) string {
+	switch {
+	case a.value[col.name] != "":
+		return a.value[col.name]
+	case col.kind == "INTEGER" && (col.name == "locked" || col.name == "owner_alone"):
+		return "1 - " + col.name
+	case col.kind == "INTEGER":
+		return col.name + " + 1"
+	case col.kind == "BLOB":
+		return "substr(" + col.name + ", 1, length(" + col.name + ") - 1) || x'5a'"
+	}
+	return col.name + " || 'x'"
+}
+
+// Every column of every kind of row that decides, edited one at a time: whatever
+// relies on the row is refused, and the failure is in the log.
+func TestEditedColumns(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for i, a := range s.targets() {
+		for _, col := range s.copy(t).columns(a.table) {
+			for _, cold := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s_%d/%s/cold=%v", a.table, i, col.name, cold), func(t *testing.T) {
+					t.Parallel()
+					s.copy(t).attack(a, col, cold)
+				})
+			}
+		}
+	}
+}
+
+func (c *burglary) attack(a target, col column, cold bool) {
+	c.t.Helper()
+	if !cold {
+		c.warm()
+	}
+	c.change(fmt.Sprintf("UPDATE agentkey_%s SET %s = CAST(%s AS %s) WHERE %s", a.table, col.name, a.edit(col), col.kind, a.where))
+	if cold {
+		noErr(c.t, c.start())
+	}
+	switch a.class[col.name] {
+	case free:
+		for name, call := range a.calls(c) {
+			if err := call(); errors.Is(err, agentkey.ErrIntegrity) {
+				c.t.Errorf("%s: the column is listed as free: %v", name, err)
+			}
+		}
+		return
+	case identity:
+		for name, call := range a.calls(c) {
+			if err := call(); err == nil && name != "list" && name != "catalog" && name != "deny" {
+				c.t.Errorf("%s: succeeded on a row that is not there", name)
+			}
+		}
+	default:
+		c.refused(a.kind, a.calls(c))
+	}
+	c.disagrees(a.kind)
+}
+
+// disagrees wants Reconcile to find something wrong with a record of that kind.
+func (c *burglary) disagrees(kind string) {
+	c.t.Helper()
+	report, err := c.m.Reconcile(c.t.Context(), person(c.org, "reader", agentkey.RoleAuditor))
+	noErr(c.t, err)
+	for _, f := range report.Findings {
+		if f.Kind == kind {
+			return
+		}
+	}
+	c.t.Errorf("reconcile: no finding about a %s among %d", kind, len(report.Findings))
+}
+
+// An untouched copy is accepted by every call above: the attacks fail for what
+// they changed.
+func TestUntouchedSite(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, a := range s.targets() {
+		is := is.New(t)
+		c := s.copy(t)
+		c.warm()
+		for _, call := range a.calls(c) {
+			is.True(!errors.Is(call(), agentkey.ErrIntegrity))
+		}
+		is.Equal(len(c.failures()), 0)
+		report, err := c.m.Reconcile(t.Context(), c.owner)
+		is.NoErr(err)
+		is.True(report.OK())
+	}
+}
