@@ -1,0 +1,182 @@
+package archtest_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says what a package may import: packages of ours, and packages of
+// other modules. What is not named here is forbidden, and so is a package that
+// has no line.
+type allowed struct{ own, others []string }
+
+var (
+	leaves  = []string{"audit", "grants", "ratelimit", "vault"}
+	kept    = append(slices.Clone(leaves), "storage") // what a backend knows
+	library = append(slices.Clone(kept), ".")         // what a server over the library knows
+	bun     = []string{"github.com/uptrace/bun", "github.com/uptrace/bun/dialect", "github.com/uptrace/bun/dialect/pgdialect", "github.com/uptrace/bun/dialect/sqlitedialect"}
+)
+
+// arrows are the directions of imports, the innermost first.
+var arrows = map[string]allowed{
+	// Leaves: types and pure logic. None imports another.
+	"vault":     {},
+	"grants":    {},
+	"ratelimit": {},
+	"audit":     {others: []string{"golang.org/x/mod/sumdb/note", "golang.org/x/mod/sumdb/tlog"}},
+
+	"vault/localkey":  {own: []string{"vault"}},
+	"vault/vaulttest": {own: []string{"vault"}},
+
+	// The contract, in terms of the leaves, and its backends.
+	"storage":             {own: leaves},
+	"storage/memstore":    {own: kept},
+	"storage/storagetest": {own: kept},
+	"storage/bunstore": {own: kept, others: append([]string{
+		"github.com/pressly/goose/v3", "github.com/pressly/goose/v3/database", "github.com/pressly/goose/v3/lock",
+	}, bun...)},
+
+	".":            {own: kept, others: []string{"github.com/go-playground/validator/v10", "github.com/google/uuid"}},
+	"agentkeytest": {own: append([]string{"storage/memstore", "vault/localkey"}, library...)},
+
+	// The reference server. Databases and drivers begin at its command line.
+	"refserver/internal/strictjson": {},
+	"refserver/internal/exchange": {
+		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"github.com/google/uuid"},
+	},
+	"refserver/agentapi": {own: append([]string{"refserver/internal/exchange"}, library...)},
+	"refserver/adminapi": {own: append([]string{"refserver/internal/exchange"}, library...)},
+	"refserver":          {own: append([]string{"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange"}, library...)},
+	"refserver/internal/servertest": {
+		own: append([]string{"refserver", "storage/memstore", "vault/localkey"}, library...),
+	},
+	"refserver/client": {own: []string{"vault"}},
+	"refserver/cli": {
+		own: append([]string{"refserver", "refserver/client", "storage/bunstore", "vault/localkey"}, library...),
+		others: append([]string{
+			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
+		}, bun...),
+	},
+	"refserver/cmd/agentkey": {
+		own: []string{"refserver/cli"}, others: []string{"github.com/jackc/pgx/v5/stdlib", "modernc.org/sqlite"},
+	},
+
+	// Examples show what an embedder can write: nothing internal.
+	"examples/embed":       {own: append([]string{"storage/memstore", "vault/localkey"}, library...)},
+	"examples/storage":     {own: kept},
+	"examples/keyprovider": {own: []string{"vault"}},
+	"examples/notifier":    {own: append([]string{"storage/memstore", "vault/localkey"}, library...)},
+	"examples/agent":       {},
+
+	"internal/archtest":   {},
+	"internal/pgtest":     {},
+	"internal/faultstore": {own: kept},
+}
+
+func TestImportsFollowTheArrows(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	for name := range arrows {
+		path := module + "/" + name
+		if name == "." {
+			path = module
+		}
+		if b.all[path] == nil {
+			t.Errorf("%s is gone: remove its line from arrows", name)
+		}
+	}
+	for _, p := range b.own {
+		rule, ok := arrows[p.short()]
+		if !ok {
+			t.Errorf("%s: decide where it belongs and add its line to arrows", p.short())
+			continue
+		}
+		for _, path := range p.Imports {
+			dep := b.all[path]
+			switch {
+			case dep == nil || dep.Standard:
+			case dep.own() && !slices.Contains(rule.own, short(path)):
+				t.Errorf("%s must not import %s", p.short(), short(path))
+			case !dep.own() && !slices.Contains(rule.others, path):
+				t.Errorf("%s must not import %s", p.short(), path)
+			}
+		}
+	}
+}
+
+// TestLeavesDoNoIO: what decides and what seals can't reach a database, a network
+// or a process. The suites and key sources beside vault may.
+func TestLeavesDoNoIO(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	forbidden := []string{"database/sql", "net", "net/http", "os", "os/exec", "log", "log/slog", "math/rand", "math/rand/v2", "unsafe"}
+	for _, leaf := range leaves {
+		p := b.all[module+"/"+leaf]
+		for _, path := range p.Imports {
+			if leaf == "vault" && path == "log/slog" {
+				continue // a Secret logs itself as [redacted]
+			}
+			if slices.Contains(forbidden, path) {
+				t.Errorf("%s must not import %s", leaf, path)
+			}
+		}
+	}
+}
+
+// rootModules is all that a program links which imports the root package: at
+// most 12. A new one is a decision, to be written into docs/design.md.
+var rootModules = []string{
+	"github.com/gabriel-vasile/mimetype", // of validator
+	"github.com/go-playground/locales",   // of validator
+	"github.com/go-playground/universal-translator",
+	"github.com/go-playground/validator/v10",
+	"github.com/google/uuid",
+	"github.com/leodido/go-urn", // of validator
+	"golang.org/x/crypto",       // of validator
+	"golang.org/x/mod",
+	"golang.org/x/sys",  // of crypto
+	"golang.org/x/text", // of validator
+}
+
+func TestRootLinksFewModules(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	linked := slices.Sorted(maps.Keys(b.modules(b.all[module])))
+	if !slices.Equal(linked, rootModules) || len(linked) > 12 {
+		t.Errorf("the root package links\n%s\nand not just\n%s", strings.Join(linked, "\n"), strings.Join(rootModules, "\n"))
+	}
+	for _, path := range b.all[module].Deps {
+		if path == "database/sql" || path == "net/http" {
+			t.Errorf("the root package links %s", path)
+		}
+	}
+}
+
+// TestHandlersLinkWhatTheLibraryLinks: mounting the reference server's handlers
+// brings no module that the library did not bring already.
+func TestHandlersLinkWhatTheLibraryLinks(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	for _, name := range []string{"refserver", "refserver/agentapi", "refserver/adminapi", "refserver/client", "storage/memstore", "storage/storagetest", "vault/localkey", "agentkeytest"} {
+		for m := range b.modules(b.all[module+"/"+name]) {
+			if !slices.Contains(rootModules, m) {
+				t.Errorf("%s links %s", name, m)
+			}
+		}
+	}
+}
+
+// TestBunstoreLinksNoDriver: a program brings its own.
+func TestBunstoreLinksNoDriver(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	for m := range b.modules(b.all[module+"/storage/bunstore"]) {
+		for _, driver := range []string{"modernc.org/", "github.com/jackc/", "github.com/lib/pq", "github.com/mattn/go-sqlite3", "github.com/uptrace/bun/driver"} {
+			if strings.HasPrefix(m, driver) {
+				t.Errorf("storage/bunstore links the driver %s", m)
+			}
+		}
+	}
+}
