@@ -125,14 +125,15 @@ func (s *Store) Migrate(ctx context.Context) error {
 		}
 	}
 	for {
-		before, err := s.version(ctx)
+		var before int64
+		err := s.unlessBusy(ctx, func() (err error) { before, err = s.version(ctx); return err })
 		if err != nil {
 			return s.translate(ctx, err)
 		}
 		if newest := all[len(all)-1].version; before > newest {
 			return fmt.Errorf("%w: the database is at %d, newer than this build", storage.ErrSchema, before)
 		}
-		err = s.up(ctx, all)
+		err = s.unlessBusy(ctx, func() error { return s.up(ctx, all) })
 		if err == nil {
 			return nil
 		}
@@ -142,6 +143,14 @@ func (s *Store) Migrate(ctx context.Context) error {
 			return s.translate(ctx, err)
 		}
 	}
+}
+
+// unlessBusy waits, on SQLite, for another process's writing as long as ctx lasts.
+func (s *Store) unlessBusy(ctx context.Context, try func() error) error {
+	if s.postgres {
+		return try()
+	}
+	return whenFree(ctx, try)
 }
 
 // up runs the steps that are missing.

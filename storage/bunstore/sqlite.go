@@ -63,6 +63,8 @@ func sqliteDSN(path string, reader bool) string {
 	if reader {
 		q.Set("_txlock", "deferred")
 		q.Add("_pragma", "query_only(ON)")
+	} else {
+		q.Add("_pragma", "busy_timeout(5)") // from here on whenFree is patient
 	}
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: q.Encode()}).String()
 }

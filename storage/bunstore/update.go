@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/uptrace/bun"
+
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
@@ -96,7 +98,7 @@ func (s *Store) takeHead(wait, caller context.Context, organization string) (*tx
 	if s.postgres {
 		err = t.lockRow(wait, caller)
 	} else {
-		err = t.lockFile(caller)
+		err = t.lockFile(wait, caller)
 	}
 	if err != nil {
 		t.undo()
@@ -164,12 +166,39 @@ func (t *tx) lockRow(wait, ctx context.Context) error {
 	return fmt.Errorf("%w: the log's row does not stay", storage.ErrBusy)
 }
 
-func (t *tx) lockFile(ctx context.Context) error {
-	if _, err := t.exec(ctx, lockDatabase, t.organization); err != nil {
+func (t *tx) lockFile(wait, ctx context.Context) error {
+	if err := t.takeFile(wait, ctx); err != nil {
 		return err
 	}
 	_, err := t.loadHead(ctx, readHead)
 	return err
+}
+
+// takeFile takes SQLite's write lock.
+func (r *reader) takeFile(wait, ctx context.Context) error {
+	return whenFree(wait, func() error {
+		_, err := r.exec(ctx, lockDatabase, r.organization)
+		return err
+	})
+}
+
+// whenFree tries again and again while another process holds SQLite's write
+// lock. SQLite's own patience sleeps longer and longer, and meets a writer who
+// never pauses too seldom to get its turn.
+func whenFree(wait context.Context, try func() error) error {
+	for {
+		err := try()
+		if code, ok := sqliteCode(err); !ok || code != sqliteBusy {
+			return err
+		}
+		pause := time.NewTimer(time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-wait.Done():
+			pause.Stop()
+			return err
+		}
+	}
 }
 
 // limit sets the transaction's own time limits on Postgres. An idle transaction
@@ -275,10 +304,22 @@ func (s *Store) begin(wait, caller context.Context, p *pool, organization string
 	}
 	own, cancel := context.WithCancel(context.WithoutCancel(caller))
 	stop := context.AfterFunc(wait, cancel)
-	began, err := p.bun.BeginTx(own, opts)
-	if !stop() && err == nil {
+	var began bun.Tx
+	try := func() (err error) { began, err = p.bun.BeginTx(own, opts); return err }
+	var err error
+	if s.postgres {
+		err = try()
+	} else {
+		err = whenFree(wait, try)
+	}
+	if ended := !stop(); ended {
+		if err == nil {
+			_ = began.Rollback()
+		}
 		err = wait.Err()
-		_ = began.Rollback()
+		if !s.postgres && p == s.writer {
+			err = fmt.Errorf("%w: another process writes", storage.ErrBusy)
+		}
 	}
 	if err != nil {
 		cancel()
@@ -323,7 +364,7 @@ func (s *Store) withWrite(caller context.Context, organization string, fn func(c
 	if s.postgres {
 		err = r.limit(caller, lockTime, storage.UpdateTime)
 	} else {
-		_, err = r.exec(caller, lockDatabase, organization)
+		err = r.takeFile(wait, caller)
 	}
 	if err == nil {
 		err = fn(caller, r)

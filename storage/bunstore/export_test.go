@@ -1,0 +1,38 @@
+package bunstore
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/uptrace/bun"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// Statements are the fixed statements as the database gets them.
+func (s *Store) Statements() (all []string) {
+	for _, q := range append(s.readStatements(), s.writeStatements()...) {
+		all = append(all, s.sql(q))
+	}
+	return all
+}
+
+// Watch calls see with the text of every query that bun builds for a read.
+func (s *Store) Watch(see func(query string)) {
+	s.reader.bun = s.reader.bun.WithQueryHook(watcher(see))
+}
+
+type watcher func(string)
+
+func (w watcher) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Context {
+	if strings.HasPrefix(e.Query, "SELECT") {
+		w(e.Query)
+	}
+	return ctx
+}
+
+func (w watcher) AfterQuery(context.Context, *bun.QueryEvent) {}
+
+// Conn is the transaction under a Tx.
+func Conn(t storage.Tx) *sql.Tx { return t.(*tx).sql }
