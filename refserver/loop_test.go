@@ -30,14 +30,14 @@ func TestRevocationRace(t *testing.T) {
 	var (
 		// epoch is even while the grant may stand and odd from the answer of a
 		// revoke until the next assignment is sent.
-		epoch      atomic.Int64
-		late, odd  atomic.Int64
-		vends      atomic.Int64
-		stop       atomic.Bool
-		wg         sync.WaitGroup
-		once       sync.Once
-		begun      = make(chan struct{})
-		unexpected sync.Map
+		epoch         atomic.Int64
+		late, refused atomic.Int64
+		vends         atomic.Int64
+		stop          atomic.Bool
+		wg            sync.WaitGroup
+		once          sync.Once
+		begun         = make(chan struct{})
+		unexpected    sync.Map
 	)
 	for range 8 {
 		wg.Go(func() {
@@ -53,7 +53,7 @@ func TestRevocationRace(t *testing.T) {
 						late.Add(1)
 					}
 				case http.StatusForbidden:
-					odd.Add(1)
+					refused.Add(1)
 				default:
 					unexpected.Store(res.Status, res.Body)
 				}
@@ -76,7 +76,7 @@ func TestRevocationRace(t *testing.T) {
 		t.Errorf("status %v: %v", status, body)
 		return true
 	})
-	t.Logf("%d vends, %d refusals", vends.Load(), odd.Load())
+	t.Logf("%d vends, %d refusals", vends.Load(), refused.Load())
 
 	// The log, oldest first: a vend only while the grant stands.
 	standing, revokes, recorded := false, 0, int64(0)
