@@ -3,6 +3,7 @@ package agentkey
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -27,6 +28,16 @@ func (m *Manager) act(ctx context.Context, a Actor, n needs, decide func(u *unit
 		}
 		return decide(u)
 	}})
+}
+
+// afterCommit answers what was read after a change was committed. If that can't
+// be read the change still stands, so no error may say that nothing was done.
+func afterCommit[T any](v T, err error) (T, error) {
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return v, nil
 }
 
 // seal seals a new credential for an organization. It is done before the head is

@@ -99,7 +99,7 @@ func (m *Manager) UpdateAgent(ctx context.Context, a Actor, id string, in Update
 	if err != nil {
 		return AgentView{}, err
 	}
-	return m.agentView(ctx, a, id)
+	return afterCommit(m.agentView(ctx, a, id))
 }
 
 func set[T any](to *T, from *T) {

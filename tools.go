@@ -42,7 +42,7 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 	if err != nil {
 		return ToolView{}, err
 	}
-	return m.toolView(ctx, a, tool.ID)
+	return afterCommit(m.toolView(ctx, a, tool.ID))
 }
 
 func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *storage.Credential) error {
@@ -158,7 +158,7 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	if err != nil {
 		return ToolView{}, err
 	}
-	return m.toolView(ctx, a, id)
+	return afterCommit(m.toolView(ctx, a, id))
 }
 
 // replacement seals the credential that a tool is to have.
@@ -237,7 +237,7 @@ func (m *Manager) RemoveCredential(ctx context.Context, a Actor, id string) (Too
 	if err != nil {
 		return ToolView{}, err
 	}
-	return m.toolView(ctx, a, id)
+	return afterCommit(m.toolView(ctx, a, id))
 }
 
 // DeleteTool removes a tool with its credential and all grants to it. Each
