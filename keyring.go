@@ -174,17 +174,9 @@ func (k *keyring) load(ctx context.Context, organization string) (*ring, error) 
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	keys := make(map[string]*vault.DataKey, len(rows))
-	for _, row := range rows {
-		if row.State == vault.KeyDestroyed {
-			continue
-		}
-		key, err := vault.Unwrap(ctx, k.provider, vault.Wrapped{Provider: row.Provider, Blob: row.Wrapped}, row.ID, row.Purpose,
-			vault.Context{Installation: k.installation, Organization: organization, Purpose: string(row.Purpose), Key: row.ID})
-		if err != nil {
-			destroyKeys(keys)
-			return nil, keyError(err)
-		}
-		keys[row.ID] = key
+	if err := k.unwrap(ctx, organization, rows, keys); err != nil {
+		destroyKeys(keys)
+		return nil, err
 	}
 	r, err := newRing(organization, k.installation, keys, rows)
 	if err != nil {
@@ -195,18 +187,64 @@ func (k *keyring) load(ctx context.Context, organization string) (*ring, error) 
 	return r, nil
 }
 
+// unwrap unwraps the keys that rows describe. Those that seal rows come first:
+// with them, what the other rows say is proven before the provider is asked, so
+// that an edited row is not taken for a provider that does not answer.
+func (k *keyring) unwrap(ctx context.Context, organization string, rows []storage.DataKey, keys map[string]*vault.DataKey) error {
+	for _, d := range rows {
+		if d.Purpose != vault.PurposeRow {
+			continue
+		}
+		err := k.unwrapOne(ctx, organization, d, keys)
+		if errors.Is(err, vault.ErrIntegrity) {
+			return &integrityError{kind: audit.KindDataKey, id: d.ID}
+		}
+		if err != nil {
+			return keyError(err)
+		}
+	}
+	sealer, err := rowSealer(organization, keys, rows)
+	if err != nil {
+		return err
+	}
+	if err := checkDataKeys(sealer, k.installation, organization, rows); err != nil {
+		return err
+	}
+	for _, d := range rows {
+		if d.Purpose == vault.PurposeRow {
+			continue
+		}
+		if err := k.unwrapOne(ctx, organization, d, keys); err != nil {
+			return keyError(err)
+		}
+	}
+	return nil
+}
+
+func (k *keyring) unwrapOne(ctx context.Context, organization string, d storage.DataKey, keys map[string]*vault.DataKey) error {
+	if d.State == vault.KeyDestroyed {
+		return nil
+	}
+	key, err := vault.Unwrap(ctx, k.provider, vault.Wrapped{Provider: d.Provider, Blob: d.Wrapped}, d.ID, d.Purpose,
+		vault.Context{Installation: k.installation, Organization: organization, Purpose: string(d.Purpose), Key: d.ID})
+	if err != nil {
+		return err
+	}
+	keys[d.ID] = key
+	return nil
+}
+
 func destroyKeys(keys map[string]*vault.DataKey) {
 	for _, key := range keys {
 		key.Destroy()
 	}
 }
 
-// newRing makes a ring of keys that are described by rows, whose seals it checks.
+// newRing makes a ring of keys that are described by rows, whose seals are proven.
 func newRing(organization, installation string, keys map[string]*vault.DataKey, rows []storage.DataKey) (*ring, error) {
 	r := &ring{organization: organization, keys: keys}
-	var row, sign *vault.DataKey
-	var olderRows, seals []*vault.DataKey
-	var seal *vault.DataKey
+	var sign, seal *vault.DataKey
+	var seals []*vault.DataKey
 	for _, d := range rows {
 		key := keys[d.ID]
 		if key == nil {
@@ -214,10 +252,6 @@ func newRing(organization, installation string, keys map[string]*vault.DataKey, 
 		}
 		active := d.State == vault.KeyActive
 		switch {
-		case d.Purpose == vault.PurposeRow && active:
-			row = key
-		case d.Purpose == vault.PurposeRow:
-			olderRows = append(olderRows, key)
 		case d.Purpose == vault.PurposeSign && active:
 			sign = key
 		case d.Purpose == vault.PurposeSeal:
@@ -227,14 +261,8 @@ func newRing(organization, installation string, keys map[string]*vault.DataKey, 
 			}
 		}
 	}
-	if row == nil {
-		return nil, fmt.Errorf("%w: no active row key", ErrIntegrity)
-	}
 	var err error
-	if r.rows, err = vault.NewRowSealer(row, olderRows...); err != nil {
-		return nil, fmt.Errorf("agentkey: row keys: %w", err)
-	}
-	if err := checkDataKeys(r.rows, installation, organization, rows); err != nil {
+	if r.rows, err = rowSealer(organization, keys, rows); err != nil {
 		return nil, err
 	}
 	if r.opener, err = vault.NewOpener(seals...); err != nil {
@@ -251,6 +279,29 @@ func newRing(organization, installation string, keys map[string]*vault.DataKey, 
 		}
 	}
 	return r, nil
+}
+
+// rowSealer seals with the active row key and verifies with all that are held.
+func rowSealer(organization string, keys map[string]*vault.DataKey, rows []storage.DataKey) (*vault.RowSealer, error) {
+	var active *vault.DataKey
+	var older []*vault.DataKey
+	for _, d := range rows {
+		switch key := keys[d.ID]; {
+		case key == nil || d.Purpose != vault.PurposeRow:
+		case d.State == vault.KeyActive:
+			active = key
+		default:
+			older = append(older, key)
+		}
+	}
+	if active == nil {
+		return nil, &integrityError{kind: audit.KindDataKey, id: organization}
+	}
+	sealer, err := vault.NewRowSealer(active, older...)
+	if err != nil {
+		return nil, fmt.Errorf("agentkey: row keys: %w", err)
+	}
+	return sealer, nil
 }
 
 func checkDataKeys(rows *vault.RowSealer, installation, organization string, keys []storage.DataKey) error {
