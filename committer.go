@@ -176,22 +176,26 @@ func (m *Manager) decide(ctx context.Context, tx storage.Tx, u *unit, op operati
 	return err
 }
 
-// checkHead proves a head that this process did not write last.
+// checkHead proves a head that this process did not write last. A log is never
+// shorter than this process left it, nor another one of the same length.
 func (m *Manager) checkHead(u *unit, head storage.Head) (audit.Tree, error) {
-	if head.Size == 0 {
-		return audit.Tree{}, nil
-	}
-	if known, ok := m.heads.get(u.organization); ok && sameHead(known.head, head) {
+	known, ok := m.heads.get(u.organization)
+	switch {
+	case ok && sameHead(known.head, head):
 		return known.tree, nil
+	case ok && head.Epoch <= known.head.Epoch && head.Size <= known.head.Size:
+		return audit.Tree{}, &headError{organization: u.organization}
 	}
 	return m.checkStoredHead(u, head)
 }
 
+// checkStoredHead proves a head by its signature and its seal. Every log whose
+// organization has data keys has begun: they were made in its first transaction.
 func (m *Manager) checkStoredHead(u *unit, head storage.Head) (audit.Tree, error) {
-	if head.Size == 0 {
-		return audit.Tree{}, nil
-	}
 	damaged := &headError{organization: u.organization}
+	if head.Size == 0 {
+		return audit.Tree{}, damaged
+	}
 	tree, err := audit.CheckHead(head.Head, u.installation, u.organization, m.verifiers())
 	if err != nil {
 		return audit.Tree{}, damaged
