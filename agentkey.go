@@ -105,7 +105,8 @@ func (m *Manager) open(ctx context.Context) error {
 		}
 		return m.resume(ctx, r)
 	}
-	return fmt.Errorf("agentkey: begin installation: %w", ErrStorage)
+	// Its log has begun, and the record that began with it is not there.
+	return fmt.Errorf("agentkey: installation record: %w", ErrIntegrity)
 }
 
 func (m *Manager) resume(ctx context.Context, r storage.Record) error {
