@@ -23,12 +23,15 @@ func (m *Manager) sealAt(ctx context.Context, p vault.Place, secret *vault.Secre
 	}
 	defer m.leave()
 	for run := range maxRuns {
+		var sealed []byte
 		r, err := m.keys.acquire(ctx, p.Organization, run > 0)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			sealed, err = m.sealWith(ctx, r, p, secret)
+			r.release()
 		}
-		sealed, err := m.sealWith(ctx, r, p, secret)
-		r.release()
+		if errors.Is(err, ErrIntegrity) {
+			m.reportIntegrity(ctx, p.Organization, err)
+		}
 		if err == nil || !errors.Is(err, errStale) {
 			return sealed, err
 		}
@@ -38,7 +41,7 @@ func (m *Manager) sealAt(ctx context.Context, p vault.Place, secret *vault.Secre
 
 func (m *Manager) sealWith(ctx context.Context, r *ring, p vault.Place, secret *vault.Secret) ([]byte, error) {
 	if r.sealer == nil {
-		return nil, fmt.Errorf("%w: no active seal key", ErrIntegrity)
+		return nil, &integrityError{kind: audit.KindDataKey, id: p.Organization}
 	}
 	if !m.keys.take(r.sealer.KeyID()) {
 		n, err := m.reserve(ctx, p.Organization, r.sealer.KeyID())
