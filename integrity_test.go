@@ -384,7 +384,7 @@ func (s *site) targets() []target {
 			table: "grants", where: in("id = '%s'", s.pending), kind: audit.KindGrant,
 			class: map[string]class{"organization": identity, "id": identity, "agent_id": identity, "tool_id": identity},
 			value: map[string]string{
-				"updated_at": "updated_at + 3600000000",
+				"updated_at":   "updated_at + 3600000000",
 				"asked_scopes": `'["admin"]'`, "granted_scopes": `'["admin"]'`, "status": "'approved'", "required_approvals": "1",
 			},
 			calls: requestCalls,

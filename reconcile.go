@@ -64,8 +64,10 @@ type reconciler struct {
 	m            *Manager
 	organization string
 	replay       *audit.Replay
-	next         int64 // the number of the next event to replay
-	began        int64 // the log's size when the rows began to be compared
+	next         int64      // the number of the next event to replay
+	tree         audit.Tree // over the leaves replayed
+	damaged      bool       // the log itself is not what was signed; said once
+	began        int64      // the log's size when the rows began to be compared
 	registered   map[string]bool
 	out          Reconciliation
 }
@@ -117,8 +119,14 @@ func (r *reconciler) replayLog(ctx context.Context) error {
 	}
 }
 
+// add replays one line. The log is believed as far as it is what was signed: the
+// content fits its leaf, and the leaves are compared with the head in page.
 func (r *reconciler) add(l audit.Line) {
+	if l.Seq != r.next || len(l.Content) == 0 || audit.LeafHash(l.Content) != l.Leaf {
+		r.distrust()
+	}
 	r.next = l.Seq + 1
+	r.tree.Append(l.Leaf)
 	if len(l.Content) == 0 {
 		return
 	}
@@ -127,7 +135,7 @@ func (r *reconciler) add(l audit.Line) {
 		err = r.replay.Add(e)
 	}
 	if err != nil || e.Seq != l.Seq {
-		r.find(audit.KindLog, r.organization, "event can't be read; verify the log")
+		r.distrust()
 		return
 	}
 	r.out.Events++
@@ -136,10 +144,21 @@ func (r *reconciler) add(l audit.Line) {
 	}
 }
 
+func (r *reconciler) distrust() {
+	if !r.damaged {
+		r.find(audit.KindLog, r.organization, "log is not what was signed; verify it")
+	}
+	r.damaged = true
+}
+
 // page gives fn a view whose head the replay has come to.
 func (r *reconciler) page(ctx context.Context, fn func(ctx context.Context, tx storage.ReadTx, u *unit) error) error {
 	return r.m.read(ctx, r.organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		head, err := tx.Head(ctx)
+		if err != nil {
+			return err
+		}
+		signed, err := r.m.checkStoredHead(u, head)
 		if err != nil {
 			return err
 		}
@@ -154,6 +173,9 @@ func (r *reconciler) page(ctx context.Context, fn func(ctx context.Context, tx s
 			for _, l := range lines {
 				r.add(l)
 			}
+		}
+		if r.next != head.Size || r.tree.Root() != signed.Root() {
+			r.distrust()
 		}
 		return fn(ctx, tx, u)
 	})
