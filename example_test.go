@@ -1,0 +1,206 @@
+package agentkey_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
+	"github.com/agentkey-dev/agentkey-go/vault/localkey"
+)
+
+// stage is what the examples begin with: a Manager in memory, an organization
+// with an administrator and an approver, an agent, and a tool.
+type stage struct {
+	*agentkey.Manager
+	admin, approver agentkey.Actor
+	bot             agentkey.Agent
+	agent           agentkey.Caller
+	linear          agentkey.Tool
+}
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func set() stage {
+	ctx := context.Background()
+	text := must(localkey.Generate())
+	keys := must(localkey.FromEnv(func(string) (string, bool) { return text, true }, "AGENTKEY_ENCRYPTION_KEY"))
+	m := must(agentkey.New(ctx, agentkey.Config{Storage: memstore.New(), Keys: keys, Clock: func() time.Time { return noon }}))
+	org := must(m.CreateOrganization(ctx, agentkey.Operator("setup"), agentkey.CreateOrganizationInput{Name: "Acme", Owner: "olga"})).Organization
+	s := stage{
+		Manager:  m,
+		admin:    agentkey.Actor{Organization: org.ID, Kind: "human", ID: "alice", Role: agentkey.RoleAdmin},
+		approver: agentkey.Actor{Organization: org.ID, Kind: "human", ID: "bob", Role: agentkey.RoleApprover},
+	}
+	issued := must(m.RegisterAgent(ctx, s.admin, agentkey.RegisterAgentInput{Name: "bot"}))
+	s.bot, s.agent = issued.Agent, agentkey.Key(string(issued.Secret.Bytes()))
+	s.linear = must(m.AddTool(ctx, s.admin, agentkey.AddToolInput{
+		Name: "Linear", URL: "linear.app", AuthType: "api_key", Mode: "shared",
+		Credential: agentkey.NewSecret([]byte("lin_api_test_example")),
+	})).Tool
+	return s
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		log.Fatal(err)
+	}
+	return v
+}
+
+// A program keeps its key in a file that its owner alone may read, apart from
+// the database.
+func ExampleNew() {
+	dir := must(os.MkdirTemp("", "agentkey-example-"))
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "encryption.key")
+	if err := localkey.WriteFile(path); err != nil { // once, as agentkey keys generate does
+		log.Fatal(err)
+	}
+	keys := must(localkey.FromFile(path))
+	m := must(agentkey.New(context.Background(), agentkey.Config{Storage: memstore.New(), Keys: keys}))
+	defer func() { _ = m.Close(context.Background()) }()
+	fmt.Println(m.Ready(context.Background()))
+	// Output: <nil>
+}
+
+// An agent asks, and may ask for less than everything. Whoever approves may only
+// narrow that.
+func ExampleManager_Approve() {
+	s, ctx := set(), context.Background()
+	request := must(s.RequestAccess(ctx, s.agent, agentkey.RequestInput{
+		Tool: s.linear.ID, Reason: "to triage issues", Duration: 24 * time.Hour, MaxVends: 10,
+	}))
+	fmt.Println(request.Status)
+
+	_, err := s.Approve(ctx, s.approver, request.ID, agentkey.DecisionInput{Duration: 48 * time.Hour})
+	fmt.Println(err)
+
+	grant := must(s.Approve(ctx, s.approver, request.ID, agentkey.DecisionInput{Duration: 8 * time.Hour}))
+	fmt.Println(grant.Status, time.UnixMicro(grant.ExpiresAt).UTC(), grant.Granted.MaxVends)
+	// Output:
+	// pending
+	// invalid: duration can only be narrower than what was asked
+	// approved 2026-01-01 20:00:00 +0000 UTC 10
+}
+
+// The reason is shown to the agent.
+func ExampleManager_Deny() {
+	s, ctx := set(), context.Background()
+	request := must(s.RequestAccess(ctx, s.agent, agentkey.RequestInput{Tool: s.linear.ID, Reason: "to triage issues"}))
+	must(s.Deny(ctx, s.approver, request.ID, "use the staging workspace"))
+	catalog := must(s.Catalog(ctx, s.agent, agentkey.CatalogInput{}))
+	fmt.Println(catalog.Items[0].Name, catalog.Items[0].Access, catalog.Items[0].DenialReason)
+	// Output: Linear denied use the staging workspace
+}
+
+// A credential prints as [redacted], whatever prints it. Only Bytes gives it out.
+func ExampleManager_Vend() {
+	s, ctx := set(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	vended := must(s.Vend(ctx, s.agent, s.linear.ID))
+	defer vended.Credential.Destroy()
+	fmt.Println(vended.Credential)
+	fmt.Printf("%s\n", vended.Credential.Bytes())
+	// Output:
+	// [redacted]
+	// lin_api_test_example
+}
+
+// A refusal says in one word why, and in a sentence what the agent can do.
+func ExampleManager_Vend_refused() {
+	s, ctx := set(), context.Background()
+	_, err := s.Vend(ctx, s.agent, s.linear.ID)
+	var why *agentkey.Error
+	fmt.Println(errors.Is(err, agentkey.ErrRefused), errors.As(err, &why))
+	fmt.Println(why.Code)
+	fmt.Println(why.Hint)
+	// Output:
+	// true true
+	// no_grant
+	// You have not asked for this tool yet: request access with a reason, and a person will decide.
+}
+
+// A host that authenticated the agent itself, by mutual TLS for instance, needs no
+// key. Status, grant, limits and log are the same.
+func ExampleTrustedAgent() {
+	s, ctx := set(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	vended := must(s.Vend(ctx, agentkey.TrustedAgent(s.bot.Organization, s.bot.ID), s.linear.ID))
+	defer vended.Credential.Destroy()
+	fmt.Println(vended.Tool.Name)
+	// Output: Linear
+}
+
+// Revoking does not recall what was vended: RotateUpstream says that somebody
+// should replace the credential at the service itself.
+func ExampleManager_Revoke() {
+	s, ctx := set(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	must(s.Vend(ctx, s.agent, s.linear.ID)).Credential.Destroy()
+	revoked := must(s.Revoke(ctx, s.approver, s.bot.ID, s.linear.ID))
+	fmt.Println(revoked.Grant.Status, revoked.Vends, revoked.RotateUpstream)
+	_, err := s.Vend(ctx, s.agent, s.linear.ID)
+	fmt.Println(err)
+	// Output:
+	// revoked 1 true
+	// refused: revoked
+}
+
+// Lock is the switch for everything at once.
+func ExampleManager_Lock() {
+	s, ctx := set(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	must(s.Lock(ctx, s.approver, "a key has leaked"))
+	_, err := s.Vend(ctx, s.agent, s.linear.ID)
+	fmt.Println(err)
+	_, err = s.Unlock(ctx, s.approver, "all clear")
+	fmt.Println(err) // for owners only
+	// Output:
+	// refused: organization is locked
+	// forbidden: the role does not allow this
+}
+
+// Administrators that the Manager keeps act with tokens.
+func ExampleManager_Authenticate() {
+	s, ctx := set(), context.Background()
+	org := must(s.CreateOrganization(ctx, agentkey.Operator("setup"), agentkey.CreateOrganizationInput{Name: "Beta", Owner: "olga"}))
+	owner := must(s.Authenticate(ctx, org.Token.Secret, agentkey.RequestContext{}))
+	carol := must(s.AddAdministrator(ctx, owner, agentkey.AddAdministratorInput{Label: "carol", Role: agentkey.RoleAuditor}))
+	token := must(s.CreateToken(ctx, owner, agentkey.CreateTokenInput{Administrator: carol.ID, ExpiresIn: 24 * time.Hour}))
+	auditor := must(s.Authenticate(ctx, token.Secret, agentkey.RequestContext{}))
+	fmt.Println(auditor.Label, auditor.Role, token.Secret)
+	// Output: carol auditor [redacted]
+}
+
+func ExampleManager_Events() {
+	s, ctx := set(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	must(s.Vend(ctx, s.agent, s.linear.ID)).Credential.Destroy()
+	page := must(s.Events(ctx, s.admin, agentkey.EventsInput{Filter: audit.Filter{Agent: s.bot.ID, Tool: s.linear.ID}}))
+	for _, e := range page.Events {
+		fmt.Println(e.Action, e.Outcome, e.Actor.Kind, e.Personal.ToolLabel)
+	}
+	// Output:
+	// credential.vended ok agent Linear
+	// grant.assigned ok human Linear
+}
+
+// Verify reads the log against its signed heads, Reconcile the records against
+// the log.
+func ExampleManager_Verify() {
+	s, ctx := set(), context.Background()
+	report := must(s.Verify(ctx, s.admin))
+	fmt.Println(report.OK(), report.Events == report.ContentVerified)
+	agreement := must(s.Reconcile(ctx, s.admin))
+	fmt.Println(agreement.OK(), agreement.Events == report.Events)
+	// Output:
+	// true true
+	// true true
+}
