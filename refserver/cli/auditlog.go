@@ -123,7 +123,7 @@ func (c *auditExport) Run(ctx context.Context, s *session) error {
 func writeWhole(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".agentkey-*") // mode 0600
 	if err != nil {
-		return fmt.Errorf("make the file: %w", err)
+		return fmt.Errorf("make the file: %w", cause(err))
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // fails once it has its name
 	err = write(f)
@@ -137,7 +137,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("name the file: %w", err)
+		return fmt.Errorf("name the file: %w", cause(err))
 	}
 	return nil
 }
@@ -202,9 +202,9 @@ func verifyFile(ctx context.Context, path string, keys []string) (client.Verific
 	if err != nil {
 		return client.Verification{}, usagef("--public-key is not the public key of a log")
 	}
-	f, err := os.Open(path)
+	f, err := openNamed(path, "exported log")
 	if err != nil {
-		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+		return client.Verification{}, err
 	}
 	defer func() { _ = f.Close() }()
 	export, err := audit.NewExportReader(f)

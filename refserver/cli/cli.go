@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -145,6 +146,9 @@ func (s *session) complain(err error) {
 	switch {
 	case errors.As(err, &answered):
 		for _, d := range answered.Details {
+			if strings.Contains(answered.Message, d.Message) {
+				continue
+			}
 			_, _ = fmt.Fprintf(s.stderr, "  %s: %s\n", clean(d.Field), clean(d.Message))
 		}
 		if answered.Hint != "" {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"golang.org/x/term"
 
@@ -30,9 +29,9 @@ func (f credentialFlags) read(s *session) (*vault.Secret, error) {
 	case f.CredentialStdin:
 		return readCredential(s.stdin)
 	case f.CredentialFile != "":
-		file, err := os.Open(f.CredentialFile)
+		file, err := openNamed(f.CredentialFile, "credential file")
 		if err != nil {
-			return nil, fmt.Errorf("credential file: %w", err)
+			return nil, err
 		}
 		defer func() { _ = file.Close() }()
 		return readCredential(file)
@@ -56,7 +55,7 @@ func readCredential(r io.Reader) (*vault.Secret, error) {
 		return nil, errTooLong
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the credential: %w", err)
+		return nil, fmt.Errorf("read the credential: %w", cause(err))
 	}
 	b := secret.Bytes()
 	b = bytes.TrimSuffix(b, []byte("\n"))

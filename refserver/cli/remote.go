@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -63,14 +62,14 @@ func (f serverFlags) token(s *session) (*vault.Secret, error) {
 	case f.TokenFile == "":
 		return nil, usagef("no administrator's token: set %s, or give --token-file", envAdminToken)
 	}
-	file, err := os.Open(f.TokenFile)
+	file, err := openNamed(f.TokenFile, "token file")
 	if err != nil {
-		return nil, fmt.Errorf("token file: %w", err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	secret, err := vault.SecretFromReader(file, maxToken)
 	if err != nil {
-		return nil, fmt.Errorf("token file: %w", err)
+		return nil, fmt.Errorf("token file: %w", cause(err))
 	}
 	defer secret.Destroy()
 	return vault.NewSecret([]byte(strings.TrimSpace(string(secret.Bytes())))), nil

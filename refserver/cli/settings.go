@@ -79,7 +79,7 @@ var word = regexp.MustCompile(`^(--?)?[a-z][a-z-]{0,20}$`)
 
 // explain makes a usage error of the parser's, without any value that was given.
 func (s *settings) explain(err error, args []string) error {
-	text := err.Error()
+	text, _, _ := strings.Cut(err.Error(), " but got ") // what follows is a value, in some form
 	var values []string
 	for _, arg := range args {
 		name, value, assigned := strings.Cut(arg, "=")

@@ -67,7 +67,7 @@ func (f instructionFlags) read() (*string, error) {
 	}
 	b, err := os.ReadFile(f.InstructionsFile)
 	if err != nil {
-		return nil, fmt.Errorf("instructions file: %w", err)
+		return nil, fmt.Errorf("instructions file: %w", cause(err))
 	}
 	if !utf8.Valid(b) {
 		return nil, fmt.Errorf("instructions file: it is not UTF-8 text")

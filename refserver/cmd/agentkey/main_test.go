@@ -7,7 +7,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"database/sql"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +29,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -36,18 +41,54 @@ func TestMain(m *testing.M) {
 // the program's directories below it.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	runScripts(t, "testdata", nil)
+}
+
+// TestPostgresScripts runs those of testdata/postgres, each on a database of its
+// own.
+func TestPostgresScripts(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	runScripts(t, "testdata/postgres", func(e *testscript.Env) error {
+		database, err := createDatabase(dsn)
+		e.Setenv("AGENTKEY_DATABASE", database)
+		return err
+	})
+}
+
+// createDatabase makes a new database beside that of dsn. It goes when the
+// cluster of the tests goes.
+func createDatabase(dsn string) (string, error) {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return "", err
+	}
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		return "", err
+	}
+	name := "agentkey_cli_" + strings.ToLower(rand.Text())
+	_, err = db.Exec("create database " + name)
+	u.Path = "/" + name
+	return u.String(), errors.Join(err, db.Close())
+}
+
+func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 	running := &servers{byScript: map[string]*server{}}
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata",
+		Dir:                dir,
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
-			return nil
+			if setup == nil {
+				return nil
+			}
+			return setup(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": running.serve, "stop": running.stop, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate, "lines": lines,
-			"append": appendTo,
+			"serve": running.serve, "stop": running.stop, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
+			"lines": lines, "append": appendTo,
 		},
 	})
 }
