@@ -238,9 +238,9 @@ func (m *Manager) leave() { m.calls.Done() }
 
 // Close refuses new calls, waits for those under way until ctx ends, writes the
 // refusals counted so far and zeroes the data keys in memory. The storage stays
-// open. Closing twice is fine.
+// open. Closing twice is fine; if the counts could not be written, closing again
+// tries again.
 func (m *Manager) Close(ctx context.Context) error {
-	flushed := m.flush(ctx, true)
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
@@ -251,14 +251,12 @@ func (m *Manager) Close(ctx context.Context) error {
 	}()
 	select {
 	case <-done:
-		m.keys.expire(m.config.Clock(), true)
 	case <-ctx.Done():
 		return fmt.Errorf("agentkey: close: %w", ctx.Err())
 	}
-	if errors.Is(flushed, ErrClosed) {
-		return nil
-	}
-	return flushed
+	err := m.flush(ctx, true) // also what the calls waited for have counted
+	m.keys.expire(m.config.Clock(), true)
+	return err
 }
 
 // Installation is the id of this installation, made with its first New.

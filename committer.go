@@ -59,6 +59,11 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 		return err
 	}
 	defer m.leave()
+	return m.carryOut(ctx, op)
+}
+
+// carryOut is commit for those who are counted in already, and for Close.
+func (m *Manager) carryOut(ctx context.Context, op operation) error {
 	fresh := false
 	for range maxRuns {
 		u, err := m.attempt(ctx, op, fresh)

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,30 +43,59 @@ type scene struct {
 // watchedKeys is a key provider that must never be asked while a head is held.
 type watchedKeys struct {
 	vault.KeyProvider
-	faults *faultstore.Store
-	t      testing.TB
-	asked  int
+	t testing.TB
+
+	mu    sync.Mutex
+	asked int
+	fault func(ctx context.Context) error // nil: it answers
 }
 
-func (k *watchedKeys) look(ctx context.Context) {
+func (k *watchedKeys) look(ctx context.Context) error {
+	k.mu.Lock()
 	k.asked++
-	if faultstore.Holding(ctx) || k.faults.Held() > 0 {
+	fault := k.fault
+	k.mu.Unlock()
+	if faultstore.Holding(ctx) {
 		k.t.Error("the key provider was asked while a log head was held")
 	}
+	if fault != nil {
+		return fault(ctx)
+	}
+	return nil
+}
+
+// breaks lets the provider fail, or answer again.
+func (k *watchedKeys) breaks(fault func(ctx context.Context) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fault, k.asked = fault, 0
+}
+
+// calls is how often the provider was asked since the last breaks.
+func (k *watchedKeys) calls() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.asked
 }
 
 func (k *watchedKeys) CurrentKey(ctx context.Context) (string, error) {
-	k.look(ctx)
+	if err := k.look(ctx); err != nil {
+		return "", err
+	}
 	return k.KeyProvider.CurrentKey(ctx)
 }
 
 func (k *watchedKeys) WrapKey(ctx context.Context, key []byte, c vault.Context) (vault.Wrapped, error) {
-	k.look(ctx)
+	if err := k.look(ctx); err != nil {
+		return vault.Wrapped{}, err
+	}
 	return k.KeyProvider.WrapKey(ctx, key, c)
 }
 
 func (k *watchedKeys) UnwrapKey(ctx context.Context, w vault.Wrapped, c vault.Context) ([]byte, error) {
-	k.look(ctx)
+	if err := k.look(ctx); err != nil {
+		return nil, err
+	}
 	return k.KeyProvider.UnwrapKey(ctx, w, c)
 }
 
@@ -85,7 +115,7 @@ func newScene(t *testing.T, options ...func(*agentkey.Config)) *scene {
 	inner := memstore.New()
 	faults := faultstore.New(inner)
 	s := &scene{t: t, inner: inner, faults: faults, notes: &notes{}}
-	s.keys = &watchedKeys{KeyProvider: agentkeytest.Keys(t), faults: faults, t: t}
+	s.keys = &watchedKeys{KeyProvider: agentkeytest.Keys(t), t: t}
 	s.Kit = agentkeytest.New(t, append([]func(*agentkey.Config){func(c *agentkey.Config) {
 		c.Storage, c.Keys, c.Notifier = faults, s.keys, s.notes
 	}}, options...)...)
@@ -129,12 +159,17 @@ func (s *scene) perAgent(name string) agentkey.Tool {
 // lines reads an organization's whole log around the faults.
 func (s *scene) lines(organization string) (out []audit.Line) {
 	s.t.Helper()
-	err := s.inner.View(context.Background(), organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
-		out, err = tx.Lines(ctx, 0, storage.MaxPage)
-		return err
-	})
-	s.noErr(err)
-	return out
+	for {
+		var page []audit.Line
+		err := s.inner.View(context.Background(), organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
+			page, err = tx.Lines(ctx, int64(len(out)), storage.MaxPage)
+			return err
+		})
+		s.noErr(err)
+		if out = append(out, page...); len(page) < storage.MaxPage {
+			return out
+		}
+	}
 }
 
 // logs names every event there is, by organization.

@@ -2,6 +2,8 @@ package agentkey
 
 import (
 	"context"
+	"errors"
+	"math"
 	"net/netip"
 	"sync"
 
@@ -39,7 +41,9 @@ type refusals struct {
 // minute already: then it is counted. A full table records every one.
 func (m *Manager) refuse(u *unit, key refusalKey, record func()) {
 	key.minute = u.now / minute
-	if m.refusals.repeat(key, u.now) {
+	if first, ok := m.refusals.find(key); ok {
+		now := u.now
+		u.then(func() { m.refusals.repeat(key, first, now) })
 		return
 	}
 	before := len(u.events)
@@ -48,19 +52,32 @@ func (m *Manager) refuse(u *unit, key refusalKey, record func()) {
 	u.then(func() { m.refusals.add(key, e.Event) })
 }
 
-func (r *refusals) repeat(key refusalKey, now int64) bool {
+// find gives the event that recorded a refusal in its minute.
+func (r *refusals) find(key refusalKey) (audit.Event, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.counts[key]
 	if c == nil {
-		return false
+		return audit.Event{}, false
+	}
+	return c.event, true
+}
+
+// repeat counts one more refusal after the one that first recorded. A flush may
+// have taken the count since it was found; it then begins anew.
+func (r *refusals) repeat(key refusalKey, first audit.Event, now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.counts[key]
+	if c == nil {
+		c = &refusalCount{event: first}
+		r.counts[key] = c
 	}
 	c.repeats++
 	if c.first == 0 {
 		c.first = now
 	}
-	c.last = now
-	return true
+	c.last = max(c.last, now)
 }
 
 func (r *refusals) add(key refusalKey, e audit.Event) {
@@ -87,18 +104,17 @@ func (r *refusals) take(before int64) map[refusalKey]*refusalCount {
 	return taken
 }
 
-// put gives back what could not be written, to be tried again.
+// put gives back what could not be written, to be tried again. Its place was
+// free until it was taken: only a first refusal that is committed adds one.
 func (r *refusals) put(key refusalKey, c *refusalCount) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if have := r.counts[key]; have != nil {
 		have.repeats += c.repeats
-		have.first = c.first
+		have.first, have.last = c.first, max(have.last, c.last)
 		return
 	}
-	if len(r.counts) < maxRefusals {
-		r.counts[key] = c
-	}
+	r.counts[key] = c
 }
 
 // failures counts failed authentication by address, an IPv6 address by its /64.
@@ -114,8 +130,14 @@ type failureCount struct {
 	first, last int64
 }
 
+func (c *failureCount) key() string { return c.address + " " + c.reason }
+
+// noAddress is where failures are counted whose address is not known or has no
+// place of its own.
+const noAddress = "other"
+
 func (f *failures) add(a netip.Addr, reason string, now int64) {
-	address := "other"
+	address := noAddress
 	if a.IsValid() {
 		a = a.Unmap().WithZone("")
 		address = a.String()
@@ -123,18 +145,7 @@ func (f *failures) add(a netip.Addr, reason string, now int64) {
 			address = netip.PrefixFrom(a, 64).Masked().String()
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.counts[address+" "+reason] == nil && len(f.counts) >= maxFailures {
-		address = "other"
-	}
-	c := f.counts[address+" "+reason]
-	if c == nil {
-		c = &failureCount{address: address, reason: reason, first: now}
-		f.counts[address+" "+reason] = c
-	}
-	c.count++
-	c.last = now
+	f.put([]*failureCount{{address: address, reason: reason, count: 1, first: now, last: now}})
 }
 
 func (f *failures) take(before int64) []*failureCount {
@@ -150,42 +161,55 @@ func (f *failures) take(before int64) []*failureCount {
 	return taken
 }
 
+// put adds counts. Once there are as many as may be kept, what has no place yet
+// is counted under no address: a flood from many addresses fills no memory, also
+// not while nothing can be written.
 func (f *failures) put(cs []*failureCount) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range cs {
-		if have := f.counts[c.address+" "+c.reason]; have != nil {
-			have.count += c.count
-			have.first = min(have.first, c.first)
+		if f.counts[c.key()] == nil && len(f.counts) >= maxFailures {
+			c.address = noAddress
+		}
+		have := f.counts[c.key()]
+		if have == nil {
+			f.counts[c.key()] = c
 			continue
 		}
-		f.counts[c.address+" "+c.reason] = c
+		have.count += c.count
+		have.first, have.last = min(have.first, c.first), max(have.last, c.last)
 	}
 }
 
-// flush writes the counts of minutes that have passed, or all of them.
+// flush writes the counts of minutes that have passed, or all of them. It gives
+// up on an organization that can't be written to, and on all of them when
+// storage is away, lest it wait once for each count.
 func (m *Manager) flush(ctx context.Context, all bool) error {
 	before := micros(m.config.Clock()) / minute
 	if all {
-		before += 2
+		before = math.MaxInt64
 	}
 	var failed error
+	skip := make(map[string]bool)
 	for key, c := range m.refusals.take(before) {
+		if skip[key.organization] || errors.Is(failed, ErrStorage) {
+			m.refusals.put(key, c)
+			continue
+		}
 		if err := m.flushRefusal(ctx, key, c); err != nil {
 			m.refusals.put(key, c)
-			failed = err
+			skip[key.organization] = true
+			failed = errors.Join(failed, err)
 		}
 	}
 	if taken := m.failures.take(before); len(taken) > 0 {
-		if err := m.flushFailures(ctx, taken); err != nil {
-			failed = err
-		}
+		failed = errors.Join(failed, m.flushFailures(ctx, taken))
 	}
 	return failed
 }
 
 func (m *Manager) flushRefusal(ctx context.Context, key refusalKey, c *refusalCount) error {
-	return m.commit(ctx, operation{organization: key.organization, decide: func(u *unit) error {
+	return m.carryOut(ctx, operation{organization: key.organization, decide: func(u *unit) error {
 		e := u.event(system, c.event.Action)
 		actor := c.event.Actor
 		e.Actor, e.Outcome, e.Reason, e.Target = actor, c.event.Outcome, c.event.Reason, c.event.Target
@@ -201,7 +225,7 @@ const maxFailureEvents = 500
 func (m *Manager) flushFailures(ctx context.Context, taken []*failureCount) error {
 	for start := 0; start < len(taken); start += maxFailureEvents {
 		part := taken[start:min(start+maxFailureEvents, len(taken))]
-		err := m.commit(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+		err := m.carryOut(ctx, operation{organization: storage.System, decide: func(u *unit) error {
 			for _, c := range part {
 				e := u.event(who{actor: audit.Actor{Kind: audit.ActorUnknown}}, audit.ActionAuthFailed)
 				e.Outcome, e.Reason = audit.OutcomeRefused, c.reason
