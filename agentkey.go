@@ -77,6 +77,7 @@ const (
 	kindInstallation  = "installation"
 	kindAdministrator = "administrator"
 	kindToken         = "token"
+	kindRegistration  = "registration"
 )
 
 const installationRecord = "self"

@@ -88,6 +88,8 @@ var (
 	ErrNoCredential      = &Error{"no_credential", ErrConflict, "the tool has no credential", "An administrator has to add the credential first. You don't need to ask again."}
 	ErrCredentialExpired = &Error{"credential_expired", ErrConflict, "the credential has expired", "An administrator has to replace the credential first. You don't need to ask again."}
 	ErrLastOwner         = &Error{"last_owner", ErrConflict, "the organization would be left without an owner", "Make somebody else an owner first."}
+	ErrNotFirst          = &Error{"not_first", ErrConflict, "there is an organization already", "Use the token of an owner of it."}
+	ErrTokenTaken        = &Error{"token_taken", ErrConflict, "the token is in use already", "Choose another token."}
 	ErrCatalogFull       = &Error{"catalog_full", ErrConflict, "the catalog is full", "Delete tools that nobody uses."}
 	ErrChanged           = &Error{"changed", ErrConflict, "the record changed meanwhile", "Read it again and repeat."}
 

@@ -2,6 +2,8 @@ package agentkey
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -16,7 +18,8 @@ func Operator(label string) Actor {
 }
 
 // CreateOrganization makes an organization with its data keys, its log, its
-// first owner and that owner's token. The actor is an Operator.
+// first owner and that owner's token. The actor is an Operator. With First it
+// fails with ErrNotFirst when the installation has a first organization.
 //
 // It is registered in the reserved log first and then begins its own. If it is
 // cut off in between, Reconcile of the reserved organization names it.
@@ -34,22 +37,74 @@ func (m *Manager) CreateOrganization(ctx context.Context, a Actor, in CreateOrga
 		return CreatedOrganization{}, err
 	}
 	defer m.leave()
-	id := newID()
+	if err := m.checkFree(ctx, in.Token); err != nil {
+		return CreatedOrganization{}, err
+	}
+	id, err := m.register(ctx, a, in.First)
+	if err != nil {
+		return CreatedOrganization{}, err
+	}
 	now := micros(m.config.Clock())
 	keys, rows, err := m.newKeys(ctx, id, now, vault.PurposeRow, vault.PurposeSeal)
 	if err != nil {
 		return CreatedOrganization{}, err
 	}
 	defer destroyKeys(keys.keys)
-	err = m.act(ctx, a, needs{}, func(u *unit) error {
+	return m.beginOrganization(ctx, a, in, id, now, keys, rows)
+}
+
+// checkFree refuses a token that somebody has already.
+func (m *Manager) checkFree(ctx context.Context, token *Secret) error {
+	if token == nil {
+		return nil
+	}
+	found, err := m.store.FindRecord(ctx, kindToken, hex.EncodeToString(digestOf(token)))
+	if err != nil {
+		return storageError(err)
+	}
+	if len(found) > 0 {
+		return ErrTokenTaken
+	}
+	return nil
+}
+
+// firstOrganization is the record that says which organization is the first.
+var firstOrganization = recordRef{kindRegistration, "first"}
+
+type registrationPayload struct {
+	Organization string `json:"organization"`
+}
+
+// register writes into the reserved log that an organization is about to begin,
+// and answers its id. The first one is registered once: whoever comes later, also
+// after a crash, gets the same id, and only one can begin it.
+func (m *Manager) register(ctx context.Context, a Actor, first bool) (id string, err error) {
+	n := needs{}
+	if first {
+		n.records = []recordRef{firstOrganization}
+	}
+	err = m.act(ctx, a, n, func(u *unit) error {
+		if r, ok := u.records[firstOrganization]; ok {
+			var p registrationPayload
+			if err := json.Unmarshal(r.Payload, &p); err != nil {
+				return &integrityError{kind: r.Kind, id: r.ID}
+			}
+			id = p.Organization
+			return nil
+		}
+		id = newID()
 		e := u.event(a.who(), audit.ActionOrganizationRegistered)
 		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: id}
-		return nil
+		if !first {
+			return nil
+		}
+		payload, err := json.Marshal(registrationPayload{Organization: id})
+		if err != nil {
+			return err
+		}
+		return u.putRecord(e, storage.Record{Kind: kindRegistration, ID: firstOrganization.id, Payload: payload, Revision: 1})
 	})
-	if err != nil {
-		return CreatedOrganization{}, err
-	}
-	return m.beginOrganization(ctx, a, in, id, now, keys, rows)
+	return id, err
 }
 
 func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrganizationInput, id string, now int64, keys *ring, rows []storage.DataKey) (CreatedOrganization, error) {
@@ -64,8 +119,14 @@ func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrgan
 	}
 	var out CreatedOrganization
 	err = m.store.Update(ctx, id, func(ctx context.Context, tx storage.Tx) error {
+		head, err := tx.Head(ctx)
+		if err != nil {
+			return err
+		}
+		if head.Size > 0 {
+			return ErrNotFirst
+		}
 		u := m.firstUnit(id, now, keys)
-		var err error
 		if out, err = u.firstRecords(a, in, id, rows, secret); err != nil {
 			return err
 		}

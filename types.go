@@ -270,6 +270,9 @@ type CreateOrganizationInput struct {
 	Name  string  `validate:"utf16min=2,utf16max=120,plain" json:"name"`
 	Owner string  `validate:"utf16min=1,utf16max=320,plain" json:"owner"` // label of the first administrator
 	Token *Secret `validate:"-" json:"token"`                             // nil: one is made; else at least 32 characters
+	// First makes the installation's first organization, or fails with
+	// ErrNotFirst: of several processes that start together, one makes it.
+	First bool `validate:"-" json:"-"`
 }
 
 // CreatedOrganization is an organization with its first owner and token.

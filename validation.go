@@ -59,7 +59,10 @@ func (v *validation) check(in any) error {
 	}
 	bad := &ValidationError{}
 	for _, f := range found {
-		_, field, _ := strings.Cut(f.Namespace(), ".")
+		_, field, nested := strings.Cut(f.Namespace(), ".")
+		if !nested { // of a struct without a name
+			field = f.Namespace()
+		}
 		bad.Fields = append(bad.Fields, FieldError{Field: strings.TrimPrefix(field, "DecisionInput."), Message: complaint(f.Tag(), f.Param(), f.Kind())})
 	}
 	return bad

@@ -146,7 +146,7 @@ func (u *unit) named(ctx context.Context, tx storage.ReadTx, found []grants.Gran
 	}
 	for _, g := range found {
 		g.Organization = u.organization
-		if err := u.verifyGrant(g); err != nil {
+		if err := u.verify(storage.GrantRow(u.installation, g), g.Seal); err != nil {
 			return nil, err
 		}
 		a, t := byID[g.Agent], toolByID[g.Tool]

@@ -9,7 +9,7 @@ import (
 // The rows below name the deciding columns of each record: all that a decision
 // or a person who decides relies on. Their order and names are part of the row
 // seal and of the state hashes in the log and can't change. Left out are only
-// seals themselves, UpdatedAt, and counters that decide nothing.
+// seals themselves, counters that decide nothing and, but for grants, UpdatedAt.
 
 func row(installation, organization, kind, id string, revision int64, c vault.Columns) vault.Row {
 	return vault.Row{
@@ -154,6 +154,7 @@ func GrantRow(installation string, g grants.Grant) vault.Row {
 	c.Int("required_approvals", g.RequiredApprovals)
 	c.Int("approvals", g.Approvals)
 	c.Int("created_at", g.CreatedAt)
+	c.Int("updated_at", g.UpdatedAt) // no change of a grant counts as earlier than its last
 	return row(installation, g.Organization, audit.KindGrant, g.ID, g.Revision, c)
 }
 
