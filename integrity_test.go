@@ -70,9 +70,15 @@ func newSite(t testing.TB) *site {
 	raw := openRaw(t, path)
 	execRaw(t, raw, "PRAGMA wal_checkpoint(TRUNCATE)")
 	noErr(t, raw.Close())
-	s.file, err = os.ReadFile(path)
-	noErr(t, err)
+	s.file = readFile(t, path)
 	return s
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	noErr(t, err)
+	return content
 }
 
 func (s *site) config(store *bunstore.Store) agentkey.Config {
