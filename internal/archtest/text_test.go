@@ -157,3 +157,35 @@ func TestNoMachineIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// TestDependenciesAreExplained: docs/design.md has a line of reason for every
+// module that the code imports, at the version that go.mod has.
+func TestDependenciesAreExplained(t *testing.T) {
+	t.Parallel()
+	b := loaded(t)
+	design, err := os.ReadFile(filepath.Join(b.root, "docs", "design.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	required, err := os.ReadFile(filepath.Join(b.root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)`[^|]*\\| ([0-9.]+) \\| [A-Z][A-Za-z0-9.-]+ \\| .+ \\|$").FindAllSubmatch(design, -1) {
+		explained[string(row[1])] = true
+		if line := "\t" + string(row[1]) + " v" + string(row[2]); !bytes.Contains(required, []byte(line)) {
+			t.Errorf("docs/design.md: go.mod does not require %s %s", row[1], row[2])
+		}
+	}
+	for name, rule := range arrows {
+		for _, path := range rule.others {
+			p := b.all[path]
+			if p == nil || p.Module == nil {
+				t.Errorf("arrows: nothing imports %s, which %s may", path, name)
+			} else if !explained[p.Module.Path] && !strings.HasPrefix(p.Module.Path, "github.com/uptrace/bun/dialect/") {
+				t.Errorf("docs/design.md has no line for %s", p.Module.Path)
+			}
+		}
+	}
+}
