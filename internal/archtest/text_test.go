@@ -189,3 +189,21 @@ func TestDependenciesAreExplained(t *testing.T) {
 		}
 	}
 }
+
+// TestLinksLeadSomewhere: every relative link of a document is to a file or
+// folder that is there.
+func TestLinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	texts(t, func(name string, content []byte) {
+		if filepath.Ext(name) != ".md" {
+			return
+		}
+		for _, found := range link.FindAllSubmatch(content, -1) {
+			target := filepath.Join("..", "..", filepath.Dir(name), string(found[1]))
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: the link to %s leads nowhere", name, found[1])
+			}
+		}
+	})
+}
