@@ -102,11 +102,11 @@ type Actor struct {
 	Organization string         `validate:"required,max=128,id"`
 	Kind         string         `validate:"required,oneof=human service operator"`
 	ID           string         `validate:"required,max=128,id"`
-	Label        string         `validate:"max=320,plain"` // name or e-mail, as people know the actor
+	Label        string         `validate:"utf16max=320,plain"` // name or e-mail, as people know the actor
 	Role         Role           `validate:"required,oneof=owner admin approver auditor"`
-	Auth         string         `validate:"max=64,id"`  // how the actor was authenticated
-	Credential   string         `validate:"max=128,id"` // id of the token or key used
-	Behalf       string         `validate:"max=128,id"` // for whom the actor acts
+	Auth         string         `validate:"max=64,code"` // how the actor was authenticated, in a-z, 0-9 and _
+	Credential   string         `validate:"max=128,id"`  // id of the token or key used
+	Behalf       string         `validate:"max=128,id"`  // for whom the actor acts
 	Context      RequestContext `validate:"-"`
 
 	token string // record of the token that Authenticate found, checked again under the head

@@ -27,6 +27,7 @@ func newValidation() (*validation, error) {
 	})
 	for tag, ok := range map[string]func(s, param string) bool{
 		"id":       func(s, _ string) bool { return isID(s) },
+		"code":     func(s, _ string) bool { return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" },
 		"plain":    func(s, _ string) bool { return isPlain(s) },
 		"text":     func(s, _ string) bool { return isText(s) },
 		"utf16min": func(s, p string) bool { return utf16Len(s) >= atoi(p) },
