@@ -43,8 +43,6 @@ const (
 	OpExportAudit Operation = "audit.export"
 	OpVerifyAudit Operation = "audit.verify"
 	OpRecord      Operation = "audit.record"
-
-	OpReadDeliveries Operation = "deliveries.read"
 )
 
 type rule struct {
@@ -100,8 +98,6 @@ var rules = map[Operation]rule{
 	OpExportAudit: {roles: auditors},
 	OpVerifyAudit: {roles: auditors},
 	OpRecord:      {roles: admins, change: true},
-
-	OpReadDeliveries: {roles: everyone},
 }
 
 // Operations gives every operation and the roles that may do it.
