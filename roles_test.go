@@ -1,0 +1,363 @@
+package agentkey_test
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// stage is an organization in which every operation can succeed once.
+type stage struct {
+	*agentkeytest.Kit
+	t                    *testing.T
+	bot, suspended       agentkey.Agent
+	key                  string
+	tool                 agentkey.Tool
+	pending, granted     agentkey.Grant
+	administrator        agentkey.Administrator
+	administratorsToken  string
+	requester, suspender agentkey.Caller
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	s := &stage{Kit: agentkeytest.New(t), t: t}
+	ctx := t.Context()
+	s.bot, s.requester = s.Agent("bot")
+	s.suspended, s.suspender = s.Agent("suspended")
+	_, err := s.SuspendAgent(ctx, s.Owner, s.suspended.ID)
+	noErr(t, err)
+	keys, err := s.AgentKeys(ctx, s.Owner, s.bot.ID)
+	noErr(t, err)
+	s.key = keys[0].ID
+	s.tool = s.Tool("Linear", "lin_api_test_roles")
+	asked := s.Tool("GitHub", "ghp_test_roles")
+	s.granted = s.Allow(s.bot, s.tool)
+	s.pending, err = s.RequestAccess(ctx, s.requester, agentkey.RequestInput{Tool: asked.ID, Reason: "to test"})
+	noErr(t, err)
+	s.administrator, err = s.AddAdministrator(ctx, s.Owner, agentkey.AddAdministratorInput{Label: "target", Role: agentkey.RoleAdmin})
+	noErr(t, err)
+	token, err := s.CreateToken(ctx, s.Owner, agentkey.CreateTokenInput{Administrator: s.administrator.ID})
+	noErr(t, err)
+	s.administratorsToken = token.Token.ID
+	return s
+}
+
+// drivers call the methods that check an operation, each in a way that succeeds
+// for who may.
+var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
+	agentkey.OpReadOrganization: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Organization(s.t.Context(), a)) },
+	},
+	agentkey.OpUpdateOrganization: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.UpdateOrganization(s.t.Context(), a, "renamed"))
+		},
+	},
+	agentkey.OpLockdown: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Lock(s.t.Context(), a, "why")) },
+	},
+	agentkey.OpUnlock: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Unlock(s.t.Context(), a, "why")) },
+	},
+	agentkey.OpCreateOrganization: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.CreateOrganization(s.t.Context(), a, agentkey.CreateOrganizationInput{Name: "another", Owner: "olga"}))
+		},
+		func(s *stage, a agentkey.Actor) error { return second(s.Organizations(s.t.Context(), a)) },
+	},
+	agentkey.OpReadAgents: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Agents(s.t.Context(), a, agentkey.ListInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Agent(s.t.Context(), a, s.bot.ID)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.AgentKeys(s.t.Context(), a, s.bot.ID)) },
+	},
+	agentkey.OpRegisterAgent: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.RegisterAgent(s.t.Context(), a, agentkey.RegisterAgentInput{Name: "more"}))
+		},
+	},
+	agentkey.OpUpdateAgent: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.UpdateAgent(s.t.Context(), a, s.bot.ID, agentkey.UpdateAgentInput{}))
+		},
+	},
+	agentkey.OpSuspendAgent: {
+		func(s *stage, a agentkey.Actor) error { return second(s.SuspendAgent(s.t.Context(), a, s.bot.ID)) },
+	},
+	agentkey.OpReactivateAgent: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ReactivateAgent(s.t.Context(), a, s.suspended.ID))
+		},
+	},
+	agentkey.OpRotateKey: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.RotateKey(s.t.Context(), a, s.bot.ID, agentkey.RotateKeyInput{}))
+		},
+	},
+	agentkey.OpRevokeKey: {
+		func(s *stage, a agentkey.Actor) error { return s.RevokeKey(s.t.Context(), a, s.bot.ID, s.key) },
+	},
+	agentkey.OpReadTools: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Tools(s.t.Context(), a, agentkey.ListInput{})) },
+		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Tool(s.t.Context(), a, s.tool.ID)) },
+	},
+	agentkey.OpAddTool: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.AddTool(s.t.Context(), a, agentkey.AddToolInput{Name: "more", AuthType: "other", Mode: "per_agent"}))
+		},
+	},
+	agentkey.OpUpdateTool: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.UpdateTool(s.t.Context(), a, s.tool.ID, agentkey.UpdateToolInput{}))
+		},
+	},
+	agentkey.OpDeleteTool: {
+		func(s *stage, a agentkey.Actor) error { return second(s.DeleteTool(s.t.Context(), a, s.tool.ID)) },
+	},
+	agentkey.OpReplaceCredential: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.UpdateTool(s.t.Context(), a, s.tool.ID, agentkey.UpdateToolInput{Credential: agentkey.NewSecret([]byte("lin_api_test_next"))}))
+		},
+	},
+	agentkey.OpRemoveCredential: {
+		func(s *stage, a agentkey.Actor) error { return second(s.RemoveCredential(s.t.Context(), a, s.tool.ID)) },
+	},
+	agentkey.OpReadGrants: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Grants(s.t.Context(), a, agentkey.GrantsInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Requests(s.t.Context(), a, agentkey.ListInput{}))
+		},
+	},
+	agentkey.OpApprove: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Approve(s.t.Context(), a, s.pending.ID, agentkey.DecisionInput{}))
+		},
+	},
+	agentkey.OpDeny: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Deny(s.t.Context(), a, s.pending.ID, "why")) },
+	},
+	agentkey.OpAssign: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Assign(s.t.Context(), a, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.pending.Tool}))
+		},
+	},
+	agentkey.OpRevoke: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Revoke(s.t.Context(), a, s.bot.ID, s.tool.ID))
+		},
+	},
+	agentkey.OpNarrow: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Narrow(s.t.Context(), a, s.granted.ID, agentkey.Terms{MaxVends: 3}))
+		},
+	},
+	agentkey.OpReadAdministrators: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Administrators(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.Tokens(s.t.Context(), a)) },
+	},
+	agentkey.OpManageAdministrators: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.AddAdministrator(s.t.Context(), a, agentkey.AddAdministratorInput{Label: "more", Role: agentkey.RoleOwner}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.UpdateAdministrator(s.t.Context(), a, s.administrator.ID, agentkey.UpdateAdministratorInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return s.RemoveAdministrator(s.t.Context(), a, s.administrator.ID)
+		},
+	},
+	agentkey.OpManageOwnTokens: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.CreateToken(s.t.Context(), a, agentkey.CreateTokenInput{}))
+		},
+	},
+	agentkey.OpManageTokens: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.CreateToken(s.t.Context(), a, agentkey.CreateTokenInput{Administrator: s.administrator.ID}))
+		},
+		func(s *stage, a agentkey.Actor) error { return s.RevokeToken(s.t.Context(), a, s.administratorsToken) },
+	},
+	agentkey.OpReadAudit: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Events(s.t.Context(), a, agentkey.EventsInput{}))
+		},
+	},
+	agentkey.OpExportAudit: {
+		func(s *stage, a agentkey.Actor) error { return s.Export(s.t.Context(), a, io.Discard) },
+	},
+	agentkey.OpVerifyAudit: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Verify(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.Reconcile(s.t.Context(), a)) },
+	},
+	agentkey.OpRecord: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Record(s.t.Context(), a, agentkey.RecordInput{Action: "x.acme.tested"}))
+		},
+	},
+}
+
+// may is the table as it is meant, written once more: o owner, a admin,
+// p approver, u auditor.
+var may = map[agentkey.Operation]string{
+	agentkey.OpReadOrganization: "oapu", agentkey.OpUpdateOrganization: "o", agentkey.OpLockdown: "oap", agentkey.OpUnlock: "o",
+	agentkey.OpCreateOrganization: "o",
+	agentkey.OpReadAgents:         "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
+	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
+	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
+	agentkey.OpReplaceCredential: "oa", agentkey.OpRemoveCredential: "oa",
+	agentkey.OpReadGrants: "oapu", agentkey.OpApprove: "oap", agentkey.OpDeny: "oap", agentkey.OpAssign: "oap", agentkey.OpRevoke: "oap",
+	agentkey.OpNarrow:             "oap",
+	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",
+	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
+}
+
+var letters = map[agentkey.Role]rune{
+	agentkey.RoleOwner: 'o', agentkey.RoleAdmin: 'a', agentkey.RoleApprover: 'p', agentkey.RoleAuditor: 'u',
+}
+
+// Every operation × role, by the methods that check it: who may succeeds, who may
+// not is refused, recorded and changes nothing.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	is.Equal(slices.Sorted(maps.Keys(agentkey.Operations())), slices.Sorted(maps.Keys(drivers)))
+	is.Equal(slices.Sorted(maps.Keys(agentkey.Operations())), slices.Sorted(maps.Keys(may)))
+	for op, calls := range drivers {
+		for role, letter := range letters {
+			allowed := slices.Contains([]rune(may[op]), letter)
+			is.Equal(slices.Contains(agentkey.Operations()[op], role), allowed)
+			for _, call := range calls {
+				t.Run(string(op)+"/"+string(role), func(t *testing.T) {
+					t.Parallel()
+					s := newStage(t)
+					a := s.Actor(role)
+					if op == agentkey.OpCreateOrganization {
+						a = agentkey.Operator("test")
+						a.Role = role
+					}
+					if err := call(s, a); allowed && err != nil {
+						t.Errorf("got %v", err)
+					} else if !allowed {
+						s.refused(op, a, err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// refused wants the refusal of the last call, and it alone, in the log.
+func (s *stage) refused(op agentkey.Operation, a agentkey.Actor, err error) {
+	s.t.Helper()
+	is := is.New(s.t)
+	is.Equal(err, agentkey.ErrRole)
+	reader := person(a.Organization, "reader", agentkey.RoleAuditor)
+	page, err := s.Events(s.t.Context(), reader, agentkey.EventsInput{Limit: 2})
+	is.NoErr(err)
+	e := page.Events[0]
+	is.Equal(e.Action, audit.ActionAuthorizationRefused)
+	is.Equal(e.Outcome, audit.OutcomeRefused)
+	is.Equal(e.Reason, "role")
+	is.Equal(e.Actor.ID, a.ID)
+	is.Equal(e.Details, map[string]string{"operation": string(op), "role": string(a.Role)})
+	is.Equal(len(e.Changes)+len(e.Sealed), 0)
+	is.True(page.Events[1].Action != audit.ActionAuthorizationRefused) // nothing else was written
+}
+
+// Nobody, somebody without a known role, an actor who lacks something, and one of
+// the wrong side of the wall between tenants and the installation.
+func TestActorsWithoutARole(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	good := person(s.Kit.Organization.ID, "ann", agentkey.RoleOwner)
+	for name, edit := range map[string]func(a *agentkey.Actor){
+		"zero":            func(a *agentkey.Actor) { *a = agentkey.Actor{} },
+		"no role":         func(a *agentkey.Actor) { a.Role = "" },
+		"unknown role":    func(a *agentkey.Actor) { a.Role = "root" },
+		"role in capital": func(a *agentkey.Actor) { a.Role = "Owner" },
+		"no kind":         func(a *agentkey.Actor) { a.Kind = "" },
+		"kind of agents":  func(a *agentkey.Actor) { a.Kind = "agent" },
+		"kind of system":  func(a *agentkey.Actor) { a.Kind = "system" },
+		"no id":           func(a *agentkey.Actor) { a.ID = "" },
+		"no organization": func(a *agentkey.Actor) { a.Organization = "" },
+		"id with newline": func(a *agentkey.Actor) { a.ID = "ann\n" },
+		"label with NUL":  func(a *agentkey.Actor) { a.Label = "ann\x00" },
+	} {
+		a := good
+		edit(&a)
+		for op, calls := range drivers {
+			for _, call := range calls {
+				if err := call(s, a); err != agentkey.ErrNoActor {
+					t.Errorf("%s, %s: got %v, want ErrNoActor", name, op, err)
+				}
+			}
+		}
+	}
+	for op, calls := range drivers {
+		for _, call := range calls {
+			a := agentkey.Operator("test")
+			if op == agentkey.OpCreateOrganization {
+				a = good
+			}
+			err := call(s, a)
+			if slices.Contains([]agentkey.Operation{agentkey.OpReadAudit, agentkey.OpVerifyAudit, agentkey.OpExportAudit}, op) {
+				noErr(t, err) // of the reserved log itself
+			} else if !errors.Is(err, agentkey.ErrForbidden) && !errors.Is(err, agentkey.ErrNotFound) {
+				t.Errorf("%s on the wrong side: got %v", op, err)
+			}
+		}
+	}
+	for op, calls := range drivers {
+		stranger := person("nowhere", "ann", agentkey.RoleOwner)
+		if op == agentkey.OpReadAudit {
+			continue // an organization that is not there has no events
+		}
+		for _, call := range calls {
+			if err := call(s, stranger); err == nil {
+				t.Errorf("%s in an organization that is not there succeeded", op)
+			}
+		}
+	}
+}
+
+// An actor's authentication is recorded as a code: what is none is refused before
+// anything is decided, not when the event is written.
+func TestActorFieldsFitTheLog(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	a := person(s.Kit.Organization.ID, "ann", agentkey.RoleOwner)
+	a.Auth = "mTLS"
+	is.Equal(second(s.Lock(t.Context(), a, "")), agentkey.ErrNoActor)
+	a.Auth = "mtls"
+	a.Label = strings.Repeat("𝒜", 161) // two UTF-16 units each
+	is.Equal(second(s.Lock(t.Context(), a, "")), agentkey.ErrNoActor)
+	a.Label = strings.Repeat("𝒜", 160)
+	is.NoErr(second(s.Lock(t.Context(), a, "")))
+}
+
+// The reserved organization is nobody's tenant.
+func TestReservedOrganization(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	_, err := s.Vend(t.Context(), agentkey.TrustedAgent(storage.System, s.bot.ID), s.tool.ID)
+	is.True(errors.Is(err, agentkey.ErrUnauthenticated))
+	a := person(storage.System, "ann", agentkey.RoleAdmin)
+	is.Equal(second(s.CreateOrganization(t.Context(), a, agentkey.CreateOrganizationInput{Name: "mine", Owner: "ann"})), agentkey.ErrRole)
+	s.refused(agentkey.OpCreateOrganization, a, agentkey.ErrRole)
+}
