@@ -1,0 +1,148 @@
+package histories
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// Manager is a Target in this process.
+type Manager struct {
+	*agentkey.Manager
+	// Actor administers the organization.
+	Actor agentkey.Actor
+	// Move advances the clock of every Manager of the history. Nil: a history with
+	// Advance can't be recorded.
+	Move func(time.Duration)
+}
+
+var _ Target = (*Manager)(nil)
+
+// reason is why agents ask here.
+const reason = "to file issues"
+
+// RegisterAgent makes an agent.
+func (m *Manager) RegisterAgent(ctx context.Context, name string) (id, key string, err error) {
+	issued, err := m.Manager.RegisterAgent(ctx, m.Actor, agentkey.RegisterAgentInput{Name: name})
+	if err != nil {
+		return "", "", err
+	}
+	defer issued.Secret.Destroy()
+	return issued.Agent.ID, string(issued.Secret.Bytes()), nil
+}
+
+// AddTool makes a tool.
+func (m *Manager) AddTool(ctx context.Context, name, credential string) (string, error) {
+	in := agentkey.AddToolInput{Name: name, AuthType: "api_key", Mode: storage.PerAgent}
+	if credential != "" {
+		in.Mode, in.Credential = storage.Shared, agentkey.NewSecret([]byte(credential))
+	}
+	v, err := m.Manager.AddTool(ctx, m.Actor, in)
+	return v.ID, err
+}
+
+// Do makes the call.
+func (m *Manager) Do(ctx context.Context, c Call) Answer {
+	a, err := m.do(ctx, c)
+	if err != nil {
+		return Answer{Output: Output{Code: code(err)}}
+	}
+	return a
+}
+
+func (m *Manager) do(ctx context.Context, c Call) (Answer, error) {
+	switch c.Kind {
+	case Vend:
+		return m.vend(ctx, c)
+	case Request:
+		return decided(m.RequestAccess(ctx, c.caller(m.Actor), agentkey.RequestInput{
+			Tool: c.ToolID, Reason: reason, MaxVends: c.Terms.Max, Duration: c.Terms.duration(),
+		}))
+	case Approve:
+		return decided(m.Approve(ctx, m.Actor, c.GrantID, c.decision()))
+	case Deny:
+		return decided(m.Deny(ctx, m.Actor, c.GrantID, "no"))
+	case Assign:
+		return decided(m.Assign(ctx, m.Actor, agentkey.AssignInput{Agent: c.AgentID, Tool: c.ToolID, DecisionInput: c.decision()}))
+	case Revoke:
+		r, err := m.Revoke(ctx, m.Actor, c.AgentID, c.ToolID)
+		return decided(r.Grant, err)
+	case Suspend:
+		s, err := m.SuspendAgent(ctx, m.Actor, c.AgentID)
+		return Answer{Output: Output{Revoked: int64(s.Revoked)}}, err
+	case Reactivate:
+		_, err := m.ReactivateAgent(ctx, m.Actor, c.AgentID)
+		return Answer{}, err
+	case Rotate:
+		return m.rotate(ctx, c)
+	case Replace:
+		_, err := m.UpdateTool(ctx, m.Actor, c.ToolID, agentkey.UpdateToolInput{Credential: c.secret()})
+		return Answer{}, err
+	case Advance:
+		m.Move(c.Terms.duration())
+	case Sweep:
+		return Answer{}, m.Sweep(ctx)
+	}
+	return Answer{}, nil
+}
+
+func (m *Manager) vend(ctx context.Context, c Call) (Answer, error) {
+	v, err := m.Vend(ctx, c.caller(m.Actor), c.ToolID)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer v.Credential.Destroy()
+	return Answer{Output: Output{Left: v.VendsLeft}, Secret: string(v.Credential.Bytes())}, nil
+}
+
+func (m *Manager) rotate(ctx context.Context, c Call) (Answer, error) {
+	issued, err := m.RotateKey(ctx, m.Actor, c.AgentID, agentkey.RotateKeyInput{})
+	if err != nil {
+		return Answer{}, err
+	}
+	defer issued.Secret.Destroy()
+	return Answer{KeyText: string(issued.Secret.Bytes())}, nil
+}
+
+func decided(g agentkey.Grant, err error) (Answer, error) {
+	return Answer{Output: Output{Cycle: g.Cycle}, GrantID: g.ID}, err
+}
+
+func (c Call) caller(a agentkey.Actor) agentkey.Caller {
+	if c.KeyText == "" {
+		return agentkey.TrustedAgent(a.Organization, c.AgentID)
+	}
+	return agentkey.Key(c.KeyText)
+}
+
+func (c Call) decision() agentkey.DecisionInput {
+	return agentkey.DecisionInput{Credential: c.secret(), MaxVends: c.Terms.Max, Duration: c.Terms.duration()}
+}
+
+func (c Call) secret() *agentkey.Secret {
+	if c.Secret == "" {
+		return nil
+	}
+	return agentkey.NewSecret([]byte(c.Secret))
+}
+
+func (t Terms) duration() time.Duration { return time.Duration(t.Seconds) * time.Second }
+
+// code is what the model calls an error of the library.
+func code(err error) string {
+	var known *agentkey.Error
+	switch {
+	case errors.Is(err, agentkey.ErrUnknown):
+		return Unknown
+	case errors.Is(err, agentkey.ErrUnavailable) && !errors.Is(err, agentkey.ErrIntegrity):
+		return Unavailable
+	case errors.Is(err, agentkey.ErrInvalid):
+		return Invalid
+	case errors.As(err, &known):
+		return known.Code
+	}
+	return Internal
+}

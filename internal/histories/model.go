@@ -1,0 +1,225 @@
+package histories
+
+// The model is written from the specification and shares nothing with the
+// library, not even the names of statuses. It is a value: copying it copies all.
+
+type status int
+
+const (
+	none status = iota
+	pending
+	approved
+	denied
+	revoked
+	expired
+	usedUp
+)
+
+// refusals are the codes with which a vend of a grant in that status is refused.
+var refusals = [...]string{
+	none: "no_grant", pending: "pending", denied: "denied", revoked: "revoked", expired: "expired", usedUp: "used_up",
+}
+
+type grant struct {
+	status     status
+	cycle      int64
+	asked      Terms // zero where nobody asked
+	granted    Terms
+	used       int64
+	end        int64 // in seconds of the history, 0: never
+	credential int   // of a tool that has one for each agent
+}
+
+type agent struct {
+	suspended bool
+	key       int // the one that is valid
+	grants    [Tools]grant
+}
+
+type world struct {
+	now        int64 // seconds since the beginning
+	credential int   // of the shared tool
+	agents     [Agents]agent
+}
+
+// apply does what is asked and says what must be answered. It is pure.
+func (w world) apply(in Input) (world, Output) {
+	a := &w.agents[in.Agent]
+	g := &a.grants[in.Tool]
+	switch in.Kind {
+	case Vend:
+		return w.vend(in)
+	case Request:
+		if code := a.refusal(in.Key); code != Done {
+			return w, Output{Code: code}
+		}
+		return w.request(in)
+	case Approve, Assign:
+		code := a.decide(in, w.now)
+		return w, Output{Code: code, Cycle: g.cycle}
+	case Deny:
+		if g.status != pending {
+			return w, Output{Code: "not_pending"}
+		}
+		g.status = denied
+		return w, Output{Cycle: g.cycle}
+	case Revoke:
+		if g.status == none {
+			return w, Output{Code: "unknown_request"}
+		}
+		g.status = revoked
+		return w, Output{Cycle: g.cycle}
+	case Suspend:
+		n := a.suspend()
+		return w, Output{Revoked: n}
+	case Reactivate:
+		if !a.suspended {
+			return w, Output{Code: "agent_is_active"}
+		}
+		a.suspended = false
+	case Rotate:
+		a.key = in.Key
+	case Replace:
+		w.credential = in.Credential
+	case Advance:
+		w.advance(in.Terms.Seconds)
+	case Sweep:
+	}
+	return w, Output{}
+}
+
+// refusal is why the agent's call is refused before anything else is looked at.
+func (a agent) refusal(key int) string {
+	switch {
+	case key != Trusted && key != a.key:
+		return "key_revoked"
+	case a.suspended:
+		return "agent_suspended"
+	}
+	return Done
+}
+
+func (w world) vend(in Input) (world, Output) {
+	a := &w.agents[in.Agent]
+	g := &a.grants[in.Tool]
+	if code := a.refusal(in.Key); code != Done {
+		return w, Output{Code: code}
+	}
+	if g.status != approved {
+		return w, Output{Code: refusals[g.status]}
+	}
+	out := Output{Credential: w.credential, Left: -1}
+	if in.Tool == perAgent {
+		out.Credential = g.credential
+	}
+	if g.granted.Max > 0 {
+		g.used++
+		out.Left = g.granted.Max - g.used
+		if out.Left == 0 {
+			g.status = usedUp
+		}
+	}
+	return w, out
+}
+
+func (w world) request(in Input) (world, Output) {
+	g := &w.agents[in.Agent].grants[in.Tool]
+	switch g.status {
+	case pending:
+		return w, Output{Code: "already_pending"}
+	case approved:
+		return w, Output{Code: "already_approved"}
+	case none, denied, revoked, expired, usedUp:
+	}
+	*g = grant{status: pending, cycle: g.cycle + 1, asked: in.Terms}
+	return w, Output{Cycle: g.cycle}
+}
+
+// decide approves a request, or assigns a tool.
+func (a *agent) decide(in Input, now int64) string {
+	g := &a.grants[in.Tool]
+	switch {
+	case in.Kind == Approve && g.status == none:
+		return "unknown_request"
+	case a.suspended:
+		return "agent_is_suspended"
+	case in.Kind == Assign && g.status == approved:
+		return Done // stays as it is
+	case in.Kind == Approve && g.status != pending:
+		return "not_pending"
+	case g.status != pending:
+		*g = grant{cycle: g.cycle + 1}
+	}
+	terms, narrower := within(in.Terms, g.asked)
+	if !narrower {
+		return Invalid
+	}
+	g.status, g.granted = approved, terms
+	if terms.Seconds > 0 {
+		g.end = now + terms.Seconds
+	}
+	if in.Tool == perAgent {
+		g.credential = in.Credential
+	}
+	return Done
+}
+
+// within takes what the terms leave open from what was asked.
+func within(t, asked Terms) (Terms, bool) {
+	if t.Max == 0 {
+		t.Max = asked.Max
+	}
+	if t.Seconds == 0 {
+		t.Seconds = asked.Seconds
+	}
+	return t, (asked.Max == 0 || t.Max <= asked.Max) && (asked.Seconds == 0 || t.Seconds <= asked.Seconds)
+}
+
+// suspend says how many grants it revoked.
+func (a *agent) suspend() (n int64) {
+	if a.suspended {
+		return 0
+	}
+	a.suspended = true
+	for i := range a.grants {
+		if g := &a.grants[i]; g.status == pending || g.status == approved {
+			g.status = revoked
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) advance(seconds int64) {
+	w.now += seconds
+	for i := range w.agents {
+		for j := range w.agents[i].grants {
+			if g := &w.agents[i].grants[j]; g.status == approved && g.end != 0 && w.now >= g.end {
+				g.status = expired
+			}
+		}
+	}
+}
+
+// step says whether the world may answer so, and how it is afterwards.
+//
+// An unknown outcome explains nothing and may be anything: it is given no end in
+// the history, so that its effect may come at any later time, or after everything
+// that was seen, which is as good as never.
+func (w world) step(in Input, got Output) (bool, world) {
+	switch {
+	case got.Code == Unavailable, got.Code == Changed && in.Kind == Assign && in.Tool == perAgent:
+		return true, w
+	}
+	next, want := w.apply(in)
+	return got.Code == Unknown || agrees(want, got), next
+}
+
+func agrees(want, got Output) bool {
+	if want.Code != Done || got.Code != Done {
+		return want.Code == got.Code
+	}
+	return want.Credential == got.Credential && told(want.Left, got.Left) && told(want.Cycle, got.Cycle) && told(want.Revoked, got.Revoked)
+}
+
+func told(want, got int64) bool { return got == Untold || got == want }

@@ -1,0 +1,125 @@
+package histories
+
+import "fmt"
+
+// How many agents and tools a history has. The first tool is shared, the second
+// one has a credential for each agent.
+const (
+	Agents = 2
+	Tools  = 2
+
+	shared   = 0
+	perAgent = 1
+)
+
+// Kind is what an operation does.
+type Kind string
+
+// The kinds of operations.
+const (
+	Vend       Kind = "vend"
+	Request    Kind = "request"
+	Approve    Kind = "approve"
+	Deny       Kind = "deny"
+	Assign     Kind = "assign"
+	Revoke     Kind = "revoke"
+	Suspend    Kind = "suspend"
+	Reactivate Kind = "reactivate"
+	Rotate     Kind = "rotate"  // the agent's key, with no grace
+	Replace    Kind = "replace" // the shared tool's credential
+	Advance    Kind = "advance" // the clock
+	Sweep      Kind = "sweep"   // writes what has ended; changes no answer
+)
+
+// Kinds gives every kind, in a fresh slice.
+func Kinds() []Kind {
+	return []Kind{Vend, Request, Approve, Deny, Assign, Revoke, Suspend, Reactivate, Rotate, Replace, Advance, Sweep}
+}
+
+// Trusted is the key of a caller that the host has authenticated itself.
+const Trusted = 0
+
+// Terms bound an access. Zero fields bound nothing, or keep what was asked.
+type Terms struct {
+	Max     int64 // vends
+	Seconds int64 // from approval; in Advance how far the clock is moved
+}
+
+// Input is what is asked. Keys and credentials are told apart by generation: a
+// number that is given to one key or credential of a history only.
+type Input struct {
+	Kind        Kind
+	Agent, Tool int
+	Key         int // presented by Vend and Request, made by Rotate
+	Credential  int // brought by Replace and, for the per-agent tool, Approve and Assign
+	Terms       Terms
+}
+
+// String is the input in a few words.
+func (in Input) String() string {
+	switch in.Kind {
+	case Vend:
+		return fmt.Sprintf("vend(agent %d, tool %d, key %d)", in.Agent, in.Tool, in.Key)
+	case Request:
+		return fmt.Sprintf("request(agent %d, tool %d, key %d, %+v)", in.Agent, in.Tool, in.Key, in.Terms)
+	case Approve, Assign:
+		return fmt.Sprintf("%s(agent %d, tool %d, credential %d, %+v)", in.Kind, in.Agent, in.Tool, in.Credential, in.Terms)
+	case Deny, Revoke:
+		return fmt.Sprintf("%s(agent %d, tool %d)", in.Kind, in.Agent, in.Tool)
+	case Suspend, Reactivate:
+		return fmt.Sprintf("%s(agent %d)", in.Kind, in.Agent)
+	case Rotate:
+		return fmt.Sprintf("rotate(agent %d, key %d)", in.Agent, in.Key)
+	case Replace:
+		return fmt.Sprintf("replace(tool %d, credential %d)", in.Tool, in.Credential)
+	case Advance:
+		return fmt.Sprintf("advance(%d s)", in.Terms.Seconds)
+	case Sweep:
+	}
+	return string(in.Kind)
+}
+
+// Untold is a number that the answer did not hold.
+const Untold = -2
+
+// Codes of outputs, besides those of the library's errors.
+const (
+	// Done is what succeeded.
+	Done = ""
+	// Invalid is an input that breaks a rule.
+	Invalid = "invalid"
+	// Unknown says that nobody can tell whether it was done.
+	Unknown = "unknown_outcome"
+	// Unavailable says that nothing was done.
+	Unavailable = "unavailable"
+	// Changed says that nothing was done because somebody was faster.
+	Changed = "changed"
+	// Internal is an answer that must never be given.
+	Internal = "internal"
+)
+
+// Output is what was answered.
+type Output struct {
+	Code       string
+	Credential int   // what Vend gave
+	Left       int64 // vends left after this one, -1 for no limit, or Untold
+	Cycle      int64 // of the grant decided on, or Untold
+	Revoked    int64 // grants that Suspend revoked, or Untold
+}
+
+// String is the output in a few words.
+func (o Output) String() string {
+	if o.Code != Done {
+		return o.Code
+	}
+	text := "done"
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{{"credential", int64(o.Credential)}, {"left", o.Left}, {"cycle", o.Cycle}, {"revoked", o.Revoked}} {
+		if n.value != 0 && n.value != Untold {
+			text += fmt.Sprintf(" %s %d", n.name, n.value)
+		}
+	}
+	return text
+}

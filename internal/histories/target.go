@@ -1,0 +1,32 @@
+package histories
+
+import "context"
+
+// Call is an input with the ids and secrets that it stands for.
+type Call struct {
+	Input
+	AgentID, ToolID string
+	KeyText         string // of the key presented; empty for a trusted caller
+	GrantID         string
+	Secret          string // of the credential brought along
+}
+
+// Answer is what a call was answered, as far as it tells.
+type Answer struct {
+	Output
+	Secret  string // the credential vended
+	GrantID string // the grant decided on or asked for
+	KeyText string // the key made
+}
+
+// Target is one way into an installation: a Manager, or the client of a server.
+// It is safe for concurrent use.
+type Target interface {
+	// RegisterAgent makes an agent and answers its id and its key.
+	RegisterAgent(ctx context.Context, name string) (id, key string, err error)
+	// AddTool makes a tool, shared if it is given a credential, else with one for
+	// each agent.
+	AddTool(ctx context.Context, name, credential string) (id string, err error)
+	// Do makes the call. An error of the library is an Answer with its code.
+	Do(ctx context.Context, c Call) Answer
+}
