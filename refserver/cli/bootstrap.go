@@ -40,7 +40,8 @@ func (s *session) checkBootstrapToken() error {
 func invisible(r rune) bool { return r <= ' ' || r > '~' }
 
 // firstAdministrator makes the first organization with its owner, unless there
-// is one, and says for people where the owner's token is.
+// is one, and says for people where the owner's token is. Of several processes
+// that start together one makes it.
 func (s *session) firstAdministrator(ctx context.Context, m *agentkey.Manager) (string, error) {
 	organizations, err := m.Organizations(ctx, operator())
 	if err != nil {
@@ -49,32 +50,42 @@ func (s *session) firstAdministrator(ctx context.Context, m *agentkey.Manager) (
 	if len(organizations) > 0 {
 		return "has been there since the first start", nil
 	}
+	where, err := s.giveToken(func(token *agentkey.Secret) error {
+		_, err := createOrganization(ctx, m, agentkey.CreateOrganizationInput{Name: "Default", Owner: "owner", Token: token, First: true})
+		return err
+	})
+	if errors.Is(err, agentkey.ErrNotFirst) {
+		return "was made by another process that started just now", nil
+	}
+	return where, err
+}
+
+// giveToken makes the first token and says where it is. use makes it count.
+func (s *session) giveToken(use func(*agentkey.Secret) error) (string, error) {
 	if value, ok := s.getenv(envBootstrapToken); ok {
 		token := agentkey.NewSecret([]byte(value))
 		defer token.Destroy()
-		_, err := createOrganization(ctx, m, "Default", "owner", token)
-		return "token is that of " + envBootstrapToken, err
+		return "token is that of " + envBootstrapToken, use(token)
 	}
 	token := newToken()
 	defer token.Destroy()
 	if _, ok := terminal(s.stdout); ok {
-		_, err := createOrganization(ctx, m, "Default", "owner", token)
-		return "token, shown this once: " + string(token.Bytes()), err
+		return "token, shown this once: " + string(token.Bytes()), use(token)
 	}
 	// On the disk first: a token that counts and that nobody has would lock
 	// everybody out.
-	path, err := s.writeToken(m.Installation(), token)
+	path, err := s.writeToken(token)
 	if err != nil {
 		return "", err
 	}
-	if _, err := createOrganization(ctx, m, "Default", "owner", token); err != nil {
+	if err := use(token); err != nil {
 		return "", errors.Join(err, os.Remove(path))
 	}
 	return "token in " + path, nil
 }
 
-func createOrganization(ctx context.Context, m *agentkey.Manager, name, owner string, token *agentkey.Secret) (agentkey.CreatedOrganization, error) {
-	created, err := m.CreateOrganization(ctx, operator(), agentkey.CreateOrganizationInput{Name: name, Owner: owner, Token: token})
+func createOrganization(ctx context.Context, m *agentkey.Manager, in agentkey.CreateOrganizationInput) (agentkey.CreatedOrganization, error) {
+	created, err := m.CreateOrganization(ctx, operator(), in)
 	if err != nil {
 		return created, fmt.Errorf("create the organization: %w", err)
 	}
@@ -90,8 +101,9 @@ func newToken() *agentkey.Secret {
 }
 
 // writeToken writes the token to a new file in the configuration directory. A
-// file that another installation has left there is kept.
-func (s *session) writeToken(installation string, token *agentkey.Secret) (string, error) {
+// file that is there, of another installation or of another process that starts
+// just now, is kept.
+func (s *session) writeToken(token *agentkey.Secret) (string, error) {
 	dir, err := s.configDirectory()
 	if err != nil {
 		return "", err
@@ -99,17 +111,14 @@ func (s *session) writeToken(installation string, token *agentkey.Secret) (strin
 	if err := makePrivate(dir); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "administrator.token")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "administrator.token"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		// No organization is there yet, so a file with this installation's id is
-		// from a start that did not come as far as making one.
-		path = filepath.Join(dir, "administrator-"+installation+".token")
-		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		f, err = os.CreateTemp(dir, "administrator-*.token") // mode 0600
 	}
 	if err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
+	path := f.Name()
 	if _, err = f.Write(token.Bytes()); err == nil {
 		_, err = f.WriteString("\n")
 	}

@@ -127,7 +127,7 @@ func openDemo(ctx context.Context, s *session, through func(http.RoundTripper) h
 		return nil, nil, err
 	}
 	token := newToken()
-	if _, err := createOrganization(ctx, in.manager, "Demo", "you", token); err != nil {
+	if _, err := createOrganization(ctx, in.manager, agentkey.CreateOrganizationInput{Name: "Demo", Owner: "you", Token: token}); err != nil {
 		return nil, nil, err
 	}
 	url, stopServer, err := startServer(ctx, in.manager, log, s.options.Clock)

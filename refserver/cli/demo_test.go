@@ -169,16 +169,19 @@ func TestDemoNoticesWhatWasNotDone(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		step, shows int
-		answer      string
+		answer      func() string
 	}{
-		"the approval never came": {7, 8, `{"data":{"status":"approved","expiresAt":"` +
-			time.Now().Add(8*time.Hour).UTC().Format(time.RFC3339) + `"}}`},
-		"the revocation never came": {9, 10, `{"data":{"ok":true,"vends":1}}`},
+		"the approval never came": {7, 8, func() string {
+			return `{"data":{"status":"approved","expiresAt":"` + time.Now().Add(8*time.Hour).UTC().Format(time.RFC3339) + `"}}`
+		}},
+		"the revocation never came": {9, 10, func() string { return `{"data":{"ok":true,"vends":1}}` }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
-			err := play(t.Context(), io.Discard, fault{at: requestOf[c.step], does: instead(200, c.answer)})
+			err := play(t.Context(), io.Discard, fault{at: requestOf[c.step], does: func(*http.Request, func() *http.Response) *http.Response {
+				return answer(200, c.answer())
+			}})
 			is.True(err != nil)
 			is.True(strings.HasPrefix(err.Error(), fmt.Sprintf("step %d (", c.shows)))
 		})

@@ -80,6 +80,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 		return err
 	}
 	config := c.config(s, log)
+	// New only checks the configuration and reads the certificate.
 	if _, err := refserver.New(new(agentkey.Manager), config); err != nil {
 		return &usageError{err.Error()}
 	}
@@ -203,7 +204,7 @@ func (c *orgsCreate) Run(ctx context.Context, s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	created, err := createOrganization(ctx, in.manager, c.Name, c.Owner, nil)
+	created, err := createOrganization(ctx, in.manager, agentkey.CreateOrganizationInput{Name: c.Name, Owner: c.Owner})
 	if err != nil {
 		return err
 	}

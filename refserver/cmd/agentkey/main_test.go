@@ -144,7 +144,12 @@ func (r *servers) serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(cmd.Start())
 	r.set(ts, s)
-	ts.Defer(func() { _ = cmd.Process.Kill() })
+	ts.Defer(func() {
+		if cmd.ProcessState == nil { // a script that failed has not stopped it
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
 
 	in := bufio.NewReader(s.stdout)
 	var out strings.Builder

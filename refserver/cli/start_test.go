@@ -1,0 +1,105 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"github.com/agentkey-dev/agentkey-go/refserver/cli"
+)
+
+// printed is what a server prints, and tells when it has started.
+type printed struct {
+	mu      sync.Mutex
+	b       bytes.Buffer
+	started chan struct{}
+	once    sync.Once
+}
+
+// Write keeps what is printed.
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, err := p.b.Write(b)
+	if strings.Contains(p.b.String(), "listening on") {
+		p.once.Do(func() { close(p.started) })
+	}
+	return n, err
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.String()
+}
+
+// TestServersThatStartTogether wants one key, one organization and one token that
+// counts, whoever comes first.
+func TestServersThatStartTogether(t *testing.T) {
+	t.Parallel()
+	for name, extra := range map[string][]string{
+		"token in a file":     nil,
+		"token that is given": {"AGENTKEY_BOOTSTRAP_TOKEN=bootstrap-token-for-tests-0123456789"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			startTogether(t, extra)
+		})
+	}
+}
+
+func startTogether(t *testing.T, extra []string) {
+	is := is.New(t)
+	dir := t.TempDir()
+	env := append([]string{"XDG_STATE_HOME=" + filepath.Join(dir, "state"), "XDG_CONFIG_HOME=" + filepath.Join(dir, "config")}, extra...)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	const n = 4
+	var outs [n]*printed
+	var logs [n]bytes.Buffer
+	ended := make(chan int, n)
+	for i := range n {
+		outs[i] = &printed{started: make(chan struct{})}
+		go func() {
+			ended <- cli.Main(ctx, []string{"serve", "--listen", "127.0.0.1:0"}, env, strings.NewReader(""), outs[i], &logs[i], cli.Options{})
+		}()
+	}
+	var all strings.Builder
+	for i := range n {
+		select {
+		case <-outs[i].started:
+			all.WriteString(outs[i].String())
+		case <-ended:
+			stop()
+			t.Fatalf("a server did not start: %s %s %s %s", logs[0].String(), logs[1].String(), logs[2].String(), logs[3].String())
+		}
+	}
+	is.Equal(strings.Count(all.String(), " token i"), 1) // "token in FILE" or "token is that of"
+	token := "bootstrap-token-for-tests-0123456789"
+	files, err := filepath.Glob(filepath.Join(dir, "config", "agentkey", "administrator*"))
+	is.NoErr(err)
+	if extra == nil {
+		is.Equal(len(files), 1)
+		b, err := os.ReadFile(files[0])
+		is.NoErr(err)
+		token = strings.TrimSpace(string(b))
+	} else {
+		is.Equal(len(files), 0)
+	}
+	for _, found := range regexp.MustCompile(`listening on +(\S+)`).FindAllStringSubmatch(all.String(), -1) {
+		r := run(t.Context(), []string{"AGENTKEY_URL=" + found[1], "AGENTKEY_ADMIN_TOKEN=" + token}, "", "org", "show")
+		is.Equal(r.errors, "")
+		is.Equal(r.status, 0)
+	}
+	stop()
+	for range n {
+		is.Equal(<-ended, 0)
+	}
+}
