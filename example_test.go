@@ -15,9 +15,9 @@ import (
 	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
 
-// stage is what the examples begin with: a Manager in memory, an organization
+// exampleScene is what the examples begin with: a Manager in memory, an organization
 // with an administrator and an approver, an agent, and a tool.
-type stage struct {
+type exampleScene struct {
 	*agentkey.Manager
 	admin, approver agentkey.Actor
 	bot             agentkey.Agent
@@ -25,15 +25,15 @@ type stage struct {
 	linear          agentkey.Tool
 }
 
-var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+var exampleNoon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-func set() stage {
+func openExample() exampleScene {
 	ctx := context.Background()
 	text := must(localkey.Generate())
 	keys := must(localkey.FromEnv(func(string) (string, bool) { return text, true }, "AGENTKEY_ENCRYPTION_KEY"))
-	m := must(agentkey.New(ctx, agentkey.Config{Storage: memstore.New(), Keys: keys, Clock: func() time.Time { return noon }}))
+	m := must(agentkey.New(ctx, agentkey.Config{Storage: memstore.New(), Keys: keys, Clock: func() time.Time { return exampleNoon }}))
 	org := must(m.CreateOrganization(ctx, agentkey.Operator("setup"), agentkey.CreateOrganizationInput{Name: "Acme", Owner: "olga"})).Organization
-	s := stage{
+	s := exampleScene{
 		Manager:  m,
 		admin:    agentkey.Actor{Organization: org.ID, Kind: "human", ID: "alice", Role: agentkey.RoleAdmin},
 		approver: agentkey.Actor{Organization: org.ID, Kind: "human", ID: "bob", Role: agentkey.RoleApprover},
@@ -73,7 +73,7 @@ func ExampleNew() {
 // An agent asks, and may ask for less than everything. Whoever approves may only
 // narrow that.
 func ExampleManager_Approve() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	request := must(s.RequestAccess(ctx, s.agent, agentkey.RequestInput{
 		Tool: s.linear.ID, Reason: "to triage issues", Duration: 24 * time.Hour, MaxVends: 10,
 	}))
@@ -92,7 +92,7 @@ func ExampleManager_Approve() {
 
 // The reason is shown to the agent.
 func ExampleManager_Deny() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	request := must(s.RequestAccess(ctx, s.agent, agentkey.RequestInput{Tool: s.linear.ID, Reason: "to triage issues"}))
 	must(s.Deny(ctx, s.approver, request.ID, "use the staging workspace"))
 	catalog := must(s.Catalog(ctx, s.agent, agentkey.CatalogInput{}))
@@ -102,7 +102,7 @@ func ExampleManager_Deny() {
 
 // A credential prints as [redacted], whatever prints it. Only Bytes gives it out.
 func ExampleManager_Vend() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
 	vended := must(s.Vend(ctx, s.agent, s.linear.ID))
 	defer vended.Credential.Destroy()
@@ -115,7 +115,7 @@ func ExampleManager_Vend() {
 
 // A refusal says in one word why, and in a sentence what the agent can do.
 func ExampleManager_Vend_refused() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	_, err := s.Vend(ctx, s.agent, s.linear.ID)
 	var why *agentkey.Error
 	fmt.Println(errors.Is(err, agentkey.ErrRefused), errors.As(err, &why))
@@ -130,7 +130,7 @@ func ExampleManager_Vend_refused() {
 // A host that authenticated the agent itself, by mutual TLS for instance, needs no
 // key. Status, grant, limits and log are the same.
 func ExampleTrustedAgent() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
 	vended := must(s.Vend(ctx, agentkey.TrustedAgent(s.bot.Organization, s.bot.ID), s.linear.ID))
 	defer vended.Credential.Destroy()
@@ -141,7 +141,7 @@ func ExampleTrustedAgent() {
 // Revoking does not recall what was vended: RotateUpstream says that somebody
 // should replace the credential at the service itself.
 func ExampleManager_Revoke() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
 	must(s.Vend(ctx, s.agent, s.linear.ID)).Credential.Destroy()
 	revoked := must(s.Revoke(ctx, s.approver, s.bot.ID, s.linear.ID))
@@ -155,7 +155,7 @@ func ExampleManager_Revoke() {
 
 // Lock is the switch for everything at once.
 func ExampleManager_Lock() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
 	must(s.Lock(ctx, s.approver, "a key has leaked"))
 	_, err := s.Vend(ctx, s.agent, s.linear.ID)
@@ -169,7 +169,7 @@ func ExampleManager_Lock() {
 
 // Administrators that the Manager keeps act with tokens.
 func ExampleManager_Authenticate() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	org := must(s.CreateOrganization(ctx, agentkey.Operator("setup"), agentkey.CreateOrganizationInput{Name: "Beta", Owner: "olga"}))
 	owner := must(s.Authenticate(ctx, org.Token.Secret, agentkey.RequestContext{}))
 	carol := must(s.AddAdministrator(ctx, owner, agentkey.AddAdministratorInput{Label: "carol", Role: agentkey.RoleAuditor}))
@@ -180,7 +180,7 @@ func ExampleManager_Authenticate() {
 }
 
 func ExampleManager_Events() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
 	must(s.Vend(ctx, s.agent, s.linear.ID)).Credential.Destroy()
 	page := must(s.Events(ctx, s.admin, agentkey.EventsInput{Filter: audit.Filter{Agent: s.bot.ID, Tool: s.linear.ID}}))
@@ -195,7 +195,7 @@ func ExampleManager_Events() {
 // Verify reads the log against its signed heads, Reconcile the records against
 // the log.
 func ExampleManager_Verify() {
-	s, ctx := set(), context.Background()
+	s, ctx := openExample(), context.Background()
 	report := must(s.Verify(ctx, s.admin))
 	fmt.Println(report.OK(), report.Events == report.ContentVerified)
 	agreement := must(s.Reconcile(ctx, s.admin))

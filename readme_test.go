@@ -82,7 +82,7 @@ func TestReadmeEmbed(t *testing.T) {
 
 // TestReadmeRun types the README's commands, in their order, into a shell. What
 // follows # is what each must answer. A value that ends in … is one that the
-// reader copies from the output before.
+// readmeReader copies from the output before.
 func TestReadmeRun(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
@@ -110,8 +110,8 @@ func TestReadmeRun(t *testing.T) {
 	}
 }
 
-// reader is somebody who follows the README.
-type reader struct {
+// readmeReader is somebody who follows the README.
+type readmeReader struct {
 	dir  string
 	env  []string
 	url  string
@@ -120,9 +120,9 @@ type reader struct {
 
 // startReadmeServer builds and starts the program as the README says, but on a
 // free port and in directories of the test's own.
-func startReadmeServer(t *testing.T) *reader {
+func startReadmeServer(t *testing.T) *readmeReader {
 	t.Helper()
-	r := &reader{dir: t.TempDir()}
+	r := &readmeReader{dir: t.TempDir()}
 	build, serve, _ := strings.Cut(strings.TrimSpace(blockWith(t, "sh", "agentkey serve")), " && ")
 	build = strings.Replace(build, "-o agentkey", "-o "+filepath.Join(r.dir, "agentkey"), 1)
 	if out, err := exec.CommandContext(t.Context(), "sh", "-c", build).CombinedOutput(); err != nil {
@@ -168,7 +168,7 @@ func startReadmeServer(t *testing.T) *reader {
 	return r
 }
 
-func (r *reader) find(t *testing.T, pattern string) string {
+func (r *readmeReader) find(t *testing.T, pattern string) string {
 	t.Helper()
 	found := regexp.MustCompile(pattern).FindAllStringSubmatch(r.seen, -1)
 	if found == nil {
@@ -178,7 +178,7 @@ func (r *reader) find(t *testing.T, pattern string) string {
 }
 
 // assign sets a variable: to the value, or to what the reader saw of that form.
-func (r *reader) assign(t *testing.T, name, value string) {
+func (r *readmeReader) assign(t *testing.T, name, value string) {
 	t.Helper()
 	const id = `([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})`
 	forms := map[string]string{
@@ -195,7 +195,7 @@ func (r *reader) assign(t *testing.T, name, value string) {
 	r.env = append(r.env, name+"="+value)
 }
 
-func (r *reader) run(t *testing.T, command, want string) {
+func (r *readmeReader) run(t *testing.T, command, want string) {
 	t.Helper()
 	shell := exec.CommandContext(t.Context(), "sh", "-c", command)
 	shell.Dir, shell.Env = r.dir, r.env
