@@ -82,7 +82,7 @@ func TestReadmeEmbed(t *testing.T) {
 
 // TestReadmeRun types the README's commands, in their order, into a shell. What
 // follows # is what each must answer. A value that ends in … is one that the
-// readmeReader copies from the output before.
+// reader copies from the output before.
 func TestReadmeRun(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
