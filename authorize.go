@@ -14,6 +14,10 @@ import (
 // authorize checks that the actor may do op, and charges it. A known actor's
 // refusal is recorded.
 func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
+	if err := m.enter(); err != nil {
+		return err
+	}
+	defer m.leave()
 	r, known := rules[op]
 	if !known || m.validation.check(a) != nil {
 		return ErrNoActor
@@ -94,6 +98,10 @@ func (m *Manager) recordRefusal(ctx context.Context, r refusal) error {
 // AdmitAddress charges a request to the address it came from, before anybody is
 // authenticated. With an invalid address all such requests share one window.
 func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Decision, error) {
+	if err := m.enter(); err != nil {
+		return ratelimit.Decision{}, err
+	}
+	defer m.leave()
 	subject := "unknown"
 	if a.IsValid() {
 		a = a.Unmap().WithZone("")
@@ -277,7 +285,8 @@ func (m *Manager) refuseAuthentication(u *unit, c Caller, a storage.Agent, cause
 	})
 }
 
-// refuseKey decides under the head on a key that looked dead outside it.
+// refuseKey decides under the head on a key or an agent that looked dead outside
+// it. The error is nil if it has come to life meanwhile.
 func (m *Manager) refuseKey(ctx context.Context, c Caller) error {
 	var refused *Error
 	err := m.commit(ctx, operation{organization: c.org, needs: c.needs(), decide: func(u *unit) error {
@@ -292,7 +301,7 @@ func (m *Manager) refuseKey(ctx context.Context, c Caller) error {
 		return err
 	}
 	if refused == nil {
-		return ErrUnknownKey // it came to life meanwhile; the next call will do
+		return nil
 	}
 	return refused
 }

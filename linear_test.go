@@ -1,0 +1,226 @@
+package agentkey_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/matryer/is"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/internal/histories"
+	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
+)
+
+// What two Managers on one storage answer to concurrent clients is what one
+// serial order would have answered.
+func TestLinearizableInMemory(t *testing.T) {
+	t.Parallel()
+	store := memstore.New()
+	proveLinearizable(t, 8, func(testing.TB) storage.Store { return store })
+}
+
+func TestLinearizableOnSQLite(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	proveLinearizable(t, 3, func(t testing.TB) storage.Store {
+		store, err := bunstore.OpenSQLite(path)
+		return migrated(t, store, err)
+	})
+}
+
+func TestLinearizableOnPostgres(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	schema := "linear_" + strings.ToLower(rand.Text())
+	t.Cleanup(func() {
+		db, err := sql.Open("pgx", dsn)
+		if err == nil {
+			_, err = db.Exec(`DROP SCHEMA IF EXISTS "` + schema + `" CASCADE`)
+			_ = db.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	proveLinearizable(t, 3, func(t testing.TB) storage.Store {
+		db, err := sql.Open("pgx", dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		db.SetMaxOpenConns(10)
+		db.SetMaxIdleConns(10)
+		store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema})
+		return clockless{migrated(t, store, err)}
+	})
+}
+
+func migrated(t testing.TB, store *bunstore.Store, err error) storage.Store {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// clockless hides the database's clock: the histories move one of their own, far
+// from it, and a node whose clock is wrong vends nothing.
+type clockless struct{ storage.Store }
+
+type clocklessTx struct{ storage.Tx }
+
+func (s clockless) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
+	return s.Store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+		return fn(ctx, clocklessTx{tx})
+	})
+}
+
+func (tx clocklessTx) Head(ctx context.Context) (storage.Head, error) {
+	head, err := tx.Tx.Head(ctx)
+	head.Now = 0
+	return head, err
+}
+
+// How long checking one history may take, and how much of one may go unanswered
+// because the machine was too busy.
+const (
+	checkTime      = time.Minute
+	maxUnavailable = 80
+)
+
+// proveLinearizable records histories on two Managers over two stores of one
+// database: a few, or 200 of 800 operations with AGENTKEY_PROVE set.
+func proveLinearizable(t *testing.T, few int, open func(testing.TB) storage.Store) {
+	is := is.New(t)
+	plan := histories.Plan{Clients: 8, Operations: 300, Weights: histories.Weights(), Trusted: true, Ends: true}
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		few, plan.Operations = 200, 800
+	}
+	k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = open(t) })
+	config := k.Config
+	config.Storage, config.Node = open(t), "other"
+	other, err := agentkey.New(t.Context(), config)
+	is.NoErr(err)
+	t.Cleanup(func() { _ = other.Close(context.Background()) })
+
+	var total tally
+	for seed := range few {
+		_, owner := k.NewOrganization("history")
+		plan.Seed = uint64(seed)
+		history, err := histories.Record(t.Context(), plan,
+			&histories.Manager{Manager: k.Manager, Actor: owner, Move: k.Clock.Advance},
+			&histories.Manager{Manager: other, Actor: owner, Move: k.Clock.Advance})
+		is.NoErr(err)
+		if err := history.Check(checkTime); err != nil {
+			t.Fatalf("history %d: %v", seed, err)
+		}
+		total.add(history)
+		report, err := k.Reconcile(t.Context(), owner)
+		is.NoErr(err)
+		is.True(report.OK()) // the log replays to the records
+	}
+	total.check(t)
+}
+
+// tally is what the histories of a test covered.
+type tally map[histories.Kind]map[string]int
+
+func (c *tally) add(h histories.History) {
+	if *c == nil {
+		*c = make(tally)
+	}
+	for kind, codes := range h.Tally() {
+		if (*c)[kind] == nil {
+			(*c)[kind] = make(map[string]int)
+		}
+		for code, n := range codes {
+			(*c)[kind][code] += n
+		}
+	}
+}
+
+// check wants the histories to have seen what they are about.
+func (c tally) check(t *testing.T) {
+	t.Helper()
+	t.Logf("%v", c)
+	vends, unanswered := 0, 0
+	for _, codes := range c {
+		unanswered += codes[histories.Unavailable] + codes[histories.Unknown]
+		if codes[histories.Internal] > 0 {
+			t.Errorf("%d internal errors", codes[histories.Internal])
+		}
+	}
+	for _, n := range c[histories.Vend] {
+		vends += n
+	}
+	if given := c[histories.Vend][histories.Done]; given*4 < vends {
+		t.Errorf("only %d of %d vends succeeded: the histories show little", given, vends)
+	}
+	if unanswered > maxUnavailable {
+		t.Errorf("%d operations were not answered", unanswered)
+	}
+	for _, kind := range []histories.Kind{histories.Approve, histories.Assign, histories.Revoke, histories.Suspend, histories.Rotate, histories.Replace} {
+		if c[kind][histories.Done] == 0 {
+			t.Errorf("no %s succeeded", kind)
+		}
+	}
+	for _, code := range []string{"revoked", "key_revoked", "agent_suspended", "expired", "used_up"} {
+		if c[histories.Vend][code] == 0 {
+			t.Errorf("no vend was refused with %s", code)
+		}
+	}
+}
+
+// An agent that is reactivated between being seen suspended and being refused is
+// let in: its key is as good as it was.
+func TestReactivatedMeanwhile(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	store := &hooked{Store: memstore.New()}
+	k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })
+	agent, caller := k.Agent("bot")
+	tool := k.Tool("Linear", "lin_api_test_meanwhile")
+	_, err := k.SuspendAgent(t.Context(), k.Owner, agent.ID)
+	is.NoErr(err)
+	seen := 0
+	store.viewed = func() {
+		if seen++; seen == 1 {
+			_, err := k.ReactivateAgent(t.Context(), k.Owner, agent.ID)
+			is.NoErr(err)
+		}
+	}
+	_, err = k.RequestAccess(t.Context(), caller, agentkey.RequestInput{Tool: tool.ID, Reason: "to file issues"})
+	is.NoErr(err)
+	is.True(seen > 0)
+}
+
+// hooked calls viewed after every View.
+type hooked struct {
+	storage.Store
+	viewed func()
+}
+
+func (s *hooked) View(ctx context.Context, organization string, fn func(context.Context, storage.ReadTx) error) error {
+	err := s.Store.View(ctx, organization, fn)
+	if s.viewed != nil {
+		s.viewed()
+	}
+	return err
+}
