@@ -2,7 +2,6 @@ package agentkey
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"strings"
 
@@ -31,14 +30,11 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 		}
 		credential = &c
 	}
-	err := errConflict
-	for try := 0; try < maxRuns && errors.Is(err, errConflict); try++ {
-		// The key of the configuration is unique; whoever takes it first has it.
-		if tool.ConfigKey, err = m.configKey(ctx, a.Organization, in.Name); err != nil {
-			return ToolView{}, err
-		}
-		err = m.act(ctx, a, needs{toolCount: true}, func(u *unit) error { return m.addTool(u, a, tool, credential) })
+	free, err := m.configKey(ctx, a.Organization, slug(in.Name))
+	if err != nil {
+		return ToolView{}, err
 	}
+	err = m.act(ctx, a, needs{toolCount: true, configKey: free}, func(u *unit) error { return m.addTool(u, a, tool, credential) })
 	if err != nil {
 		return ToolView{}, err
 	}
@@ -49,7 +45,7 @@ func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *stora
 	if u.toolCount >= int64(m.config.CatalogLimit) {
 		return ErrCatalogFull
 	}
-	tool.CreatedAt = u.now
+	tool.CreatedAt, tool.ConfigKey = u.now, u.configKey
 	e := u.toolEvent(a, audit.ActionToolCreated, tool)
 	e.Details = map[string]string{"mode": string(tool.Mode)}
 	if err := u.putTool(e, tool); err != nil {
@@ -86,20 +82,38 @@ func (u *unit) toolEvent(a Actor, action audit.Action, t storage.Tool) *entry {
 	return e
 }
 
-// configKey is a free key for a tool of that name.
-func (m *Manager) configKey(ctx context.Context, organization, name string) (string, error) {
-	base := slug(name)
-	key := base
-	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, _ *unit) error {
-		for n := 2; ; n++ {
-			page, err := tx.Tools(ctx, storage.ToolQuery{ConfigKey: key, Limit: 1})
-			if err != nil || len(page.Tools) == 0 {
-				return err
-			}
-			key = base + "-" + strconv.Itoa(n)
+// configKey is a key for a tool that is unique in its organization: the tool's
+// name and, from the second of that name on, a number.
+type configKey struct {
+	base string
+	n    int
+}
+
+func (k configKey) String() string {
+	if k.n < 2 {
+		return k.base
+	}
+	return k.base + "-" + strconv.Itoa(k.n)
+}
+
+// free is the first free key from k on.
+func (k configKey) free(ctx context.Context, tx storage.ReadTx) (configKey, error) {
+	for ; ; k.n++ {
+		page, err := tx.Tools(ctx, storage.ToolQuery{ConfigKey: k.String(), Limit: 1})
+		if err != nil || len(page.Tools) == 0 {
+			return k, err
 		}
+	}
+}
+
+// configKey finds a key that is free, or nearly: it is looked at again under the
+// head, from there on.
+func (m *Manager) configKey(ctx context.Context, organization, base string) (k configKey, err error) {
+	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, _ *unit) error {
+		k, err = configKey{base: base, n: 1}.free(ctx, tx)
+		return err
 	})
-	return key, err
+	return k, err
 }
 
 // slug is the name in lower-case letters and digits joined by hyphens.

@@ -31,6 +31,7 @@ type needs struct {
 	records      []recordRef
 	recordKinds  []string // every record of these kinds
 	toolCount    bool
+	configKey    configKey // the first free one from here on
 	windows      []storage.WindowRef
 	logOnly      bool // not even the organization's own record, which may be what is damaged
 }
@@ -57,6 +58,7 @@ type unit struct {
 	records     map[recordRef]storage.Record
 	dataKeys    []storage.DataKey
 	toolCount   int64
+	configKey   string
 	windows     map[storage.WindowRef][]int64
 	skewed      bool // this node's clock is too far from the database's
 
@@ -248,6 +250,13 @@ func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n needs) error 
 			return err
 		}
 		u.toolCount = page.Total
+	}
+	if n.configKey.base != "" {
+		free, err := n.configKey.free(ctx, tx)
+		if err != nil {
+			return err
+		}
+		u.configKey = free.String()
 	}
 	ids := slices.Clone(n.tools)
 	if n.named {
