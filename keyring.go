@@ -23,6 +23,7 @@ type ring struct {
 	rows         *vault.RowSealer
 	opener       *vault.Opener
 	sealer       *vault.Sealer // nil until the organization seals its first value
+	sealing      storage.DataKey
 	signer       *audit.Signer // of the reserved organization only
 	expires      time.Time
 
@@ -83,10 +84,11 @@ type keyring struct {
 // meanwhile share what it finds, its failure too: a provider that is away is not
 // asked once for each of them.
 type slot struct {
-	turn     chan struct{} // holds a token while somebody has the slot
-	ring     *ring
-	failures int64
-	err      error // of the last failure
+	turn      chan struct{} // holds a token while somebody has the slot
+	reserving chan struct{} // and while somebody reserves seals
+	ring      *ring
+	failures  int64
+	err       error // of the last failure
 }
 
 func (k *keyring) slot(organization string) (*slot, int64) {
@@ -94,7 +96,7 @@ func (k *keyring) slot(organization string) (*slot, int64) {
 	defer k.mu.Unlock()
 	s := k.slots[organization]
 	if s == nil {
-		s = &slot{turn: make(chan struct{}, 1)}
+		s = &slot{turn: make(chan struct{}, 1), reserving: make(chan struct{}, 1)}
 		k.slots[organization] = s
 	}
 	return s, s.failures
@@ -257,7 +259,7 @@ func newRing(organization, installation string, keys map[string]*vault.DataKey, 
 		case d.Purpose == vault.PurposeSeal:
 			seals = append(seals, key)
 			if active {
-				seal = key
+				seal, r.sealing = key, d
 			}
 		}
 	}

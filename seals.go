@@ -43,14 +43,34 @@ func (m *Manager) sealWith(ctx context.Context, r *ring, p vault.Place, secret *
 	if r.sealer == nil {
 		return nil, &integrityError{kind: audit.KindDataKey, id: p.Organization}
 	}
-	if !m.keys.take(r.sealer.KeyID()) {
-		n, err := m.reserve(ctx, p.Organization, r.sealer.KeyID())
-		if err != nil {
+	if m.tooOld(r.sealing) || !m.keys.take(r.sealing.ID) {
+		if err := m.replenish(ctx, p.Organization, r.sealing); err != nil {
 			return nil, err
 		}
-		m.keys.give(r.sealer.KeyID(), n-1)
 	}
 	return r.sealer.Seal(p, secret)
+}
+
+// replenish reserves seals and takes one. One goroutine at a time does so for an
+// organization: those who wait take from its block, lest each of them use up a
+// block, or a key, of its own.
+func (m *Manager) replenish(ctx context.Context, organization string, key storage.DataKey) error {
+	s, _ := m.keys.slot(organization)
+	select {
+	case s.reserving <- struct{}{}:
+		defer func() { <-s.reserving }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrStorage, ctx.Err())
+	}
+	if !m.tooOld(key) && m.keys.take(key.ID) {
+		return nil
+	}
+	n, err := m.reserve(ctx, organization, key.ID)
+	if err != nil {
+		return err
+	}
+	m.keys.give(key.ID, n-1)
+	return nil
 }
 
 // take takes one of the seals that are reserved for a key.
