@@ -208,20 +208,26 @@ func timestamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
+func check[T any](ctx context.Context, a *Admin, what string) (T, error) {
+	var out data[T]
+	_, err := a.c.do(ctx, call{method: http.MethodGet, path: adminPath("audit", what), again: true, slow: true}, &out)
+	return out.Data, err
+}
+
 // Verify has the server check every hash and signature of the log.
 func (a *Admin) Verify(ctx context.Context) (Verification, error) {
-	return get[Verification](ctx, a, "audit", "verify")
+	return check[Verification](ctx, a, "verify")
 }
 
 // Reconcile has the server replay the log against the records.
 func (a *Admin) Reconcile(ctx context.Context) (Reconciliation, error) {
-	return get[Reconciliation](ctx, a, "audit", "reconcile")
+	return check[Reconciliation](ctx, a, "reconcile")
 }
 
 // Export writes the whole log to w: one JSON value a line, with the exact bytes
 // that are signed. When it fails, what was written is not a whole export.
 func (a *Admin) Export(ctx context.Context, w io.Writer) error {
-	res, err := a.c.answer(ctx, call{method: http.MethodGet, path: adminPath("audit", "export"), again: true})
+	res, err := a.c.answer(ctx, call{method: http.MethodGet, path: adminPath("audit", "export"), again: true, slow: true})
 	if err != nil {
 		return err
 	}

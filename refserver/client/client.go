@@ -24,15 +24,20 @@ const (
 	maxError = 64 << 10
 	// defaultWait is Options.MaxWait when it is zero.
 	defaultWait = 10 * time.Second
+	// answerTime is how long an answer may take to begin.
+	answerTime = 30 * time.Second
+	// auditTime is the same for what reads a whole log: what servers allow, and
+	// some more.
+	auditTime = 16 * time.Minute
 	// defaultPause is the wait after a 429 or 503 that does not say how long.
 	defaultPause = time.Second
 )
 
 // Options holds what is optional; the zero value is good.
 type Options struct {
-	// HTTP does the round trips. Nil: a client with a timeout of 30 seconds until
-	// the answer begins and TLS 1.2 at least. It is used as it is, but for
-	// redirects, which are never followed.
+	// HTTP does the round trips. Nil: a client that waits 30 seconds for an answer
+	// to begin, and 16 minutes for what reads a whole log. It is used as it is, but
+	// for redirects, which are never followed.
 	HTTP *http.Client
 
 	// PlainHTTP allows http to a server that is not on this machine, for networks
@@ -55,6 +60,7 @@ type connection struct {
 	base    url.URL
 	secret  *vault.Secret
 	http    http.Client
+	patient http.Client // for answers that take as long as the log is
 	options Options
 }
 
@@ -68,13 +74,12 @@ func connect(server string, secret *vault.Secret, o Options) (*connection, error
 	}
 	c := &connection{base: *base, secret: secret, options: o}
 	if o.HTTP != nil {
-		c.http = *o.HTTP
+		c.http, c.patient = *o.HTTP, *o.HTTP
 	} else {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.ResponseHeaderTimeout = 30 * time.Second
-		c.http.Transport = transport
+		c.http.Transport, c.patient.Transport = transport(answerTime), transport(auditTime)
 	}
-	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http.CheckRedirect = stay
+	c.patient.CheckRedirect = stay
 	if c.options.MaxWait == 0 {
 		c.options.MaxWait = defaultWait
 	}
@@ -86,6 +91,15 @@ func connect(server string, secret *vault.Secret, o Options) (*connection, error
 	}
 	return c, nil
 }
+
+func transport(answer time.Duration) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = answer
+	return t
+}
+
+// stay makes a redirect the answer: following it could take the secret along.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // sendable reports whether b can stand in a header after "Bearer ".
 func sendable(b []byte) bool {
@@ -141,6 +155,7 @@ type call struct {
 	body   any           // encoded as JSON unless nil
 	secret *vault.Secret // put into the body as credential unless nil
 	again  bool          // may be repeated
+	slow   bool          // takes as long as the log is
 }
 
 // do makes the call and decodes the answer into out unless that is nil. It gives
@@ -195,7 +210,11 @@ func (c *connection) once(ctx context.Context, k call) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.http.Do(req)
+	doer := &c.http
+	if k.slow {
+		doer = &c.patient
+	}
+	res, err := doer.Do(req)
 	body.destroy()
 	if err != nil {
 		return nil, transportError(err)

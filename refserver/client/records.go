@@ -167,7 +167,7 @@ type Organization struct {
 // Event is one entry of the audit log as the list shows it. For the exact bytes
 // that are signed, see [Admin.Export].
 type Event struct {
-	ID         string          `json:"id"`
+	Seq        int64           `json:"seq"` // place in the log, counted from 0
 	ActorType  string          `json:"actorType"`
 	ActorID    string          `json:"actorId"`
 	ActorLabel string          `json:"actorLabel"`
@@ -176,8 +176,14 @@ type Event struct {
 	Reason     string          `json:"reason"`
 	TargetType string          `json:"targetType"`
 	TargetID   string          `json:"targetId"`
+	Agent      string          `json:"agentId"`
+	Tool       string          `json:"toolId"`
+	Grant      string          `json:"grantId"`
+	Request    string          `json:"requestId"`
+	Count      int64           `json:"count"` // of aggregates
 	Metadata   json.RawMessage `json:"metadata"`
 	CreatedAt  time.Time       `json:"createdAt"`
+	Leaf       string          `json:"leafHash"`
 }
 
 // Verification is what a check of the log's hashes and signatures found.
