@@ -310,5 +310,12 @@ var system = who{actor: audit.Actor{Kind: audit.ActorSystem}}
 
 func (a Actor) who() who { return who{actor: a.audit(), label: a.Label, context: a.Context} }
 
-// seconds gives a duration in microseconds.
-func duration(d time.Duration) int64 { return d.Microseconds() }
+// duration gives d in microseconds, rounded up: a short limit must not become 0,
+// which is none.
+func duration(d time.Duration) int64 {
+	us := d.Microseconds()
+	if d > time.Duration(us)*time.Microsecond {
+		us++
+	}
+	return us
+}

@@ -70,6 +70,9 @@ func (m *Manager) checkNewTool(in *AddToolInput) error {
 	case in.Mode == storage.PerAgent && !in.CredentialExpiresAt.IsZero():
 		return invalid("credentialExpiresAt", "must be left out: this tool has a credential for each agent")
 	}
+	if err := checkEnd("credentialExpiresAt", in.CredentialExpiresAt); err != nil {
+		return err
+	}
 	var err error
 	in.URL, err = normalURL(in.URL)
 	return err
@@ -140,6 +143,11 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	}
 	if err := m.validation.input(&in); err != nil {
 		return ToolView{}, err
+	}
+	if in.CredentialExpiresAt != nil {
+		if err := checkEnd("credentialExpiresAt", *in.CredentialExpiresAt); err != nil {
+			return ToolView{}, err
+		}
 	}
 	if in.URL != nil {
 		normal, err := normalURL(*in.URL)
