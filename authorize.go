@@ -173,7 +173,7 @@ func (m *Manager) identify(ctx context.Context, c Caller) (Caller, error) {
 	}
 	defer m.leave()
 	if c.trusted || c.org != "" {
-		if c.org == "" || c.id == "" || !isID(c.org+c.id) || c.org == storage.System {
+		if c.org == "" || c.id == "" || len(c.org) > 128 || len(c.id) > 128 || !isID(c.org+c.id) || c.org == storage.System {
 			return c, ErrNoKey
 		}
 		return c, nil

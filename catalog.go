@@ -14,6 +14,9 @@ func (m *Manager) Catalog(ctx context.Context, c Caller, in CatalogInput) (Catal
 	if in.Limit < 0 || in.Limit > storage.MaxPage {
 		return Catalog{}, invalid("limit", "is out of range")
 	}
+	if err := checkTexts(in.After); err != nil {
+		return Catalog{}, err
+	}
 	out := Catalog{Items: []CatalogItem{}}
 	err := m.agentRead(ctx, c, func(ctx context.Context, tx storage.ReadTx, u *unit, agent storage.Agent) error {
 		limit := or(in.Limit, m.config.CatalogLimit)

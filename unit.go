@@ -38,6 +38,18 @@ type needs struct {
 
 type recordRef struct{ kind, id string }
 
+// check refuses ids that callers made up and that no record can have.
+func (n needs) check() error {
+	ids := slices.Concat(n.keys, n.agents, n.keysOfAgents, n.tools, n.grants, []string{n.grantsOf.Agent, n.grantsOf.Tool})
+	for _, p := range n.pairs {
+		ids = append(ids, p.Agent, p.Tool)
+	}
+	for _, r := range n.records {
+		ids = append(ids, r.id)
+	}
+	return checkTexts(ids...)
+}
+
 // unit is what an operation sees of an organization while its head is held, and
 // what it wants changed. Reads have passed their row seals; changes seal their
 // rows and join the event that reports them: there is no change without one.
@@ -108,6 +120,9 @@ const loadChunk = 1000
 
 // load reads what n asks for.
 func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
+	if err := n.check(); err != nil {
+		return err
+	}
 	steps := []func(context.Context, storage.ReadTx, needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
 		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadWindows,

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-playground/validator/v10"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
 // validation checks every input struct by its tags. Messages name fields and
@@ -135,6 +137,22 @@ func trim(v reflect.Value) {
 			v.Set(n)
 		}
 	}
+}
+
+// checkTexts refuses what no record can hold, before storage is asked for it.
+func checkTexts(values ...string) error {
+	if storage.CheckText(values...) != nil {
+		return invalid("input", "must be valid UTF-8 without NUL")
+	}
+	return nil
+}
+
+// checkEnd refuses an end that would be stored as none, or not at all.
+func checkEnd(field string, t time.Time) error {
+	if !t.IsZero() && (t.Unix() <= 0 || t.Year() > 9999) {
+		return invalid(field, "must be a time after 1970 and before the year 10000")
+	}
+	return nil
 }
 
 func utf16Len(s string) int { return len(utf16.Encode([]rune(s))) }

@@ -55,6 +55,9 @@ func (m *Manager) agentView(ctx context.Context, a Actor, id string) (AgentView,
 }
 
 func (m *Manager) agentViews(ctx context.Context, organization string, q storage.AgentQuery) ([]AgentView, error) {
+	if err := checkTexts(append(q.IDs, q.Name, q.After)...); err != nil {
+		return nil, err
+	}
 	out := []AgentView{}
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = out[:0]
@@ -252,6 +255,9 @@ func (m *Manager) toolView(ctx context.Context, a Actor, id string) (ToolView, e
 }
 
 func (m *Manager) toolViews(ctx context.Context, organization string, q storage.ToolQuery) ([]ToolView, error) {
+	if err := checkTexts(append(q.IDs, q.Name, q.After)...); err != nil {
+		return nil, err
+	}
 	out := []ToolView{}
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = out[:0]
@@ -324,6 +330,9 @@ func (m *Manager) Grants(ctx context.Context, a Actor, in GrantsInput) ([]Reques
 	}
 	limit, err := pageLimit(in.Limit)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkTexts(in.Agent, in.Tool, in.After); err != nil {
 		return nil, err
 	}
 	q := storage.GrantQuery{Agent: in.Agent, Tool: in.Tool, After: in.After, Limit: limit}
