@@ -29,8 +29,8 @@ func atOnce(n int, fn func(i int) error) []error {
 	return errs
 }
 
-// tally counts successes and failures by sentinel; anything else is an error.
-func tally(t *testing.T, errs []error, allowed error) (ok, refused int) {
+// tallyErrors counts successes and failures by sentinel; anything else is an error.
+func tallyErrors(t *testing.T, errs []error, allowed error) (ok, refused int) {
 	t.Helper()
 	for _, err := range errs {
 		switch {
@@ -52,7 +52,7 @@ func TestConcurrentRequests(t *testing.T) {
 	_, key := k.Agent("bot")
 	for range 50 {
 		tool := k.Tool("Linear", "lin_api_test_1")
-		ok, refused := tally(t, atOnce(16, func(int) error {
+		ok, refused := tallyErrors(t, atOnce(16, func(int) error {
 			_, err := k.RequestAccess(context.Background(), key, agentkey.RequestInput{Tool: tool.ID, Reason: "to file issues"})
 			return err
 		}), agentkey.ErrAlreadyPending)
@@ -72,7 +72,7 @@ func TestConcurrentDecisions(t *testing.T) {
 	for range 10 {
 		tool := k.Tool("Linear", "lin_api_test_1")
 		ids := make([]string, 16)
-		ok, _ := tally(t, atOnce(16, func(i int) error {
+		ok, _ := tallyErrors(t, atOnce(16, func(i int) error {
 			g, err := k.Assign(context.Background(), k.Owner, agentkey.AssignInput{Agent: agent.ID, Tool: tool.ID})
 			ids[i] = g.ID
 			return err
@@ -85,7 +85,7 @@ func TestConcurrentDecisions(t *testing.T) {
 		asked := k.Tool("Linear", "lin_api_test_1")
 		g, err := k.RequestAccess(t.Context(), key, agentkey.RequestInput{Tool: asked.ID, Reason: "to file issues"})
 		is.NoErr(err)
-		ok, refused := tally(t, atOnce(16, func(int) error {
+		ok, refused := tallyErrors(t, atOnce(16, func(int) error {
 			_, err := k.Approve(context.Background(), k.Owner, g.ID, agentkey.DecisionInput{})
 			return err
 		}), agentkey.ErrNotPending)
@@ -102,7 +102,7 @@ func TestConcurrentTools(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	k := agentkeytest.New(t)
-	ok, _ := tally(t, atOnce(16, func(int) error {
+	ok, _ := tallyErrors(t, atOnce(16, func(int) error {
 		_, err := k.AddTool(context.Background(), k.Owner, agentkey.AddToolInput{
 			Name: "Linear", AuthType: "api_key", Mode: storage.Shared, Credential: agentkey.NewSecret([]byte("lin_api_test_1")),
 		})

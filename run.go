@@ -132,6 +132,10 @@ func (m *Manager) reconcileAll(ctx context.Context) {
 // keys that were held for their lifetime. Run calls it; a host with a scheduler
 // of its own may instead.
 func (m *Manager) Sweep(ctx context.Context) error {
+	if err := m.enter(); err != nil {
+		return err
+	}
+	defer m.leave()
 	m.keys.expire(m.config.Clock(), false)
 	return errors.Join(m.sweepEnds(ctx), m.flush(ctx, false), m.deliver(ctx))
 }
