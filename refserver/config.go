@@ -59,6 +59,13 @@ type settings struct {
 	proxies []netip.Prefix
 }
 
+// Validate returns what New would find wrong with c. It reads the certificate and
+// opens nothing.
+func (c Config) Validate() error {
+	_, err := c.check()
+	return err
+}
+
 func (c Config) check() (settings, error) {
 	s := settings{Config: c}
 	if s.Listen == "" {

@@ -188,6 +188,17 @@ func TestCanary(t *testing.T) {
 		}
 		do(200, "GET", path, token, "")
 	}
+	// A new key or token is in its body, once, and not in the headers.
+	for path, body := range map[string]string{"agents/" + agent + "/rotate-key": ``, "agents": `{"name":"bot"}`, "tokens": `{}`} {
+		res := f.Do("POST", "/api/admin/"+path, f.Owner, body)
+		for _, name := range []string{"api_key", "token"} {
+			if issued, ok := res.Object(t)[name].(string); ok {
+				is.Equal(strings.Count(res.Body, issued), 1)
+				is.True(!strings.Contains(fmt.Sprint(res.Header), issued))
+				is.True(!strings.Contains(f.Log.String(), issued))
+			}
+		}
+	}
 	everything := fmt.Sprintf("%s %+v %#v %v", f.Log, all, f.Server, f.Manager)
 	is.True(strings.Contains(f.Log.String(), "request=")) // debug level: something is logged
 	for _, secret := range []string{first, second, third, key, f.Owner} {

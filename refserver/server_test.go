@@ -89,6 +89,7 @@ func TestConfig(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			is := is.New(t)
 			_, err := refserver.New(f.Manager, tt.c)
+			is.Equal(err == nil, tt.c.Validate() == nil)
 			if tt.says == "" {
 				is.NoErr(err)
 				return

@@ -197,6 +197,18 @@ func TestMalformedIDs(t *testing.T) {
 	}
 }
 
+// TestIDsHaveOneSpelling: upper case is the same id, no other form is one.
+func TestIDsHaveOneSpelling(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	f := servertest.New(t, servertest.Options{})
+	id := f.Tool("Linear", "lin_api_test_x")
+	is.Equal(f.Do("GET", "/api/admin/tools/"+strings.ToUpper(id), f.Owner, "").Status, 200)
+	for _, form := range []string{"urn:uuid:" + id, "{" + id + "}", strings.ReplaceAll(id, "-", "")} {
+		is.Equal(f.Do("GET", "/api/admin/tools/"+form, f.Owner, "").Status, 404)
+	}
+}
+
 // shape makes a name for a test of a path.
 func shape(path string) string {
 	segments := strings.Split(path, "/")

@@ -205,7 +205,9 @@ func TestObjectIsZeroed(t *testing.T) {
 		is.True(bytes.Contains(before, []byte(secret)))
 		o.Field("b", strings.Repeat("x", 100_000)) // moves
 		is.True(!bytes.Contains(before, []byte("lin_api_test")))
+		o.Field("c", "") // moves, and leaves room for the end
 		after = o.Bytes()
+		is.True(bytes.Contains(after, []byte(secret)))
 		return x.Secret(200, o)
 	})
 	var got struct{ Data struct{ A, B string } }
