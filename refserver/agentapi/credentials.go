@@ -31,7 +31,7 @@ func (a *api) credentials(x *exchange.Exchange) error {
 	if x.HasOrigin() {
 		return errOrigin
 	}
-	caller, decision, err := a.admit(x, ratelimit.TierCredential)
+	caller, _, err := a.admit(x, ratelimit.TierCredential)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (a *api) credentials(x *exchange.Exchange) error {
 		return err
 	}
 	defer v.Credential.Destroy()
-	x.LimitHeaders(ratelimit.TierCredential, decision)
+	x.LimitHeaders(ratelimit.TierCredential, v.Limit)
 	x.Header().Set("Cache-Control", "no-store, private")
 	x.Header().Set("Pragma", "no-cache")
 	return x.Secret(http.StatusOK, vended(v))
