@@ -32,6 +32,7 @@ func TestBusy(t *testing.T) {
 		ctx := context.Background()
 		holder, err := p.raw.Begin()
 		is.NoErr(err)
+		defer func() { _ = holder.Rollback() }()
 		_, err = holder.Exec(p.named(`UPDATE @logs SET epoch = epoch WHERE organization = 'acme'`))
 		is.NoErr(err)
 		err = vendNothing(ctx, s)

@@ -75,7 +75,8 @@ func (s *Store) Dump(w io.Writer) error {
 }
 
 // Validate answers storage.ErrSchema when the database is not migrated to
-// exactly the version that this build needs. It changes nothing.
+// exactly the version that this build needs. It changes nothing there, and
+// prepares the statements of what comes.
 func (s *Store) Validate(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -92,6 +93,16 @@ func (s *Store) Validate(ctx context.Context) error {
 	}
 	if needed := all[len(all)-1].version; version != needed {
 		return fmt.Errorf("%w: the database is at %d, this build needs %d", storage.ErrSchema, version, needed)
+	}
+	return s.warm(ctx)
+}
+
+// warm prepares the statements, so that the first request need not.
+func (s *Store) warm(ctx context.Context) error {
+	for _, p := range []*pool{s.writer, s.reader} {
+		if err := p.prepare(ctx); err != nil {
+			return s.translate(ctx, err)
+		}
 	}
 	return nil
 }
@@ -135,7 +146,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 		}
 		err = s.unlessBusy(ctx, func() error { return s.up(ctx, all) })
 		if err == nil {
-			return nil
+			return s.warm(ctx)
 		}
 		// On SQLite there is no lock over all steps; who comes second fails on a
 		// table that is there, and goes on from what is done.

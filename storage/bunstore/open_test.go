@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -82,7 +83,8 @@ func sqliteAt(t testing.TB, path string) *place {
 func newHandles(t testing.TB) *place {
 	path := filepath.Join(t.TempDir(), "agentkey.db")
 	raw := sqliteHandle(t, path, 1)
-	p := &place{raw: raw, faults: &faulty{Connector: connector{raw, sqliteDSN(path)}}}
+	fast := sqliteDSN(path) + "&_pragma=synchronous(OFF)" // the suite on OpenSQLite waits for the disk already
+	p := &place{raw: raw, faults: &faulty{Connector: connector{raw, fast}}}
 	p.open = func(t testing.TB) *bunstore.Store {
 		db := sql.OpenDB(p.faults)
 		db.SetMaxOpenConns(6)
@@ -111,7 +113,9 @@ func sqliteHandle(t testing.TB, path string, connections int) *sql.DB {
 func newPostgres(t testing.TB) *place {
 	p := postgresAt(t, "test_"+strings.ToLower(rand.Text()))
 	t.Cleanup(func() {
-		if _, err := p.raw.Exec(`DROP SCHEMA IF EXISTS "` + p.where + `" CASCADE`); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel() // whoever still holds a lock is a failed test's own trace
+		if _, err := p.raw.ExecContext(ctx, `DROP SCHEMA IF EXISTS "`+p.where+`" CASCADE`); err != nil {
 			t.Error(err)
 		}
 		_ = p.raw.Close()

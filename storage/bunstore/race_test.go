@@ -128,6 +128,7 @@ func TestStaleDecision(t *testing.T) {
 
 	holder, err := p.raw.BeginTx(ctx, nil)
 	is.NoErr(err)
+	defer func() { _ = holder.Rollback() }()
 	_, err = holder.Exec(`UPDATE ` + p.table("logs") + ` SET epoch = epoch + 1`)
 	is.NoErr(err)
 	_, err = holder.Exec(`UPDATE ` + p.table("grants") + ` SET status = 'revoked'`)
