@@ -87,7 +87,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 			return setup(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": running.serve, "stop": running.stop, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
+			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
 			"lines": lines, "append": appendTo,
 		},
 	})
@@ -179,9 +179,9 @@ func (r *servers) serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop ends the server as an operator would, and wants it to end well without
+// shutdown ends the server as an operator would, and wants it to end well without
 // having printed anything more.
-func (r *servers) stop(ts *testscript.TestScript, _ bool, _ []string) {
+func (r *servers) shutdown(ts *testscript.TestScript, _ bool, _ []string) {
 	s := r.of(ts)
 	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
 	rest := <-s.rest
