@@ -1,0 +1,520 @@
+package agentkey_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+)
+
+// recorded runs a call and tells the events that it wrote, one line each: action,
+// outcome, target's kind, status from and to, the kinds of records changed, what
+// was sealed, what the personal part holds, and the details.
+func (s *stage) recorded(call func() error) (lines []string, err error) {
+	s.t.Helper()
+	before := s.newest()
+	err = call()
+	page, failed := s.Events(s.t.Context(), s.Owner, agentkey.EventsInput{Limit: 500})
+	noErr(s.t, failed)
+	for _, e := range slices.Backward(page.Events) {
+		if e.Seq > before {
+			lines = append(lines, described(e))
+		}
+	}
+	return lines, err
+}
+
+func described(e agentkey.LoggedEvent) string {
+	parts := []string{string(e.Action), e.Actor.Kind, e.Target.Kind}
+	if e.Outcome != "ok" {
+		parts = append(parts, string(e.Outcome)+":"+e.Reason)
+	}
+	if e.From+e.To != "" {
+		parts = append(parts, e.From+">"+e.To)
+	}
+	var changes []string
+	for _, c := range e.Changes {
+		change := c.Kind
+		if c.Removed {
+			change = "-" + change
+		}
+		changes = append(changes, change)
+	}
+	parts = append(parts, "["+strings.Join(changes, " ")+"]")
+	for range e.Sealed {
+		parts = append(parts, "sealed")
+	}
+	for name, value := range map[string]string{"+actor": e.Personal.ActorLabel, "+agent": e.Personal.AgentLabel, "+tool": e.Personal.ToolLabel, "+text": e.Personal.Text} {
+		if value != "" {
+			parts = append(parts, name)
+		}
+	}
+	for name := range e.Personal.Extra {
+		parts = append(parts, "+"+name)
+	}
+	for name := range e.Details {
+		parts = append(parts, name+"=")
+	}
+	slices.Sort(parts[3:])
+	return strings.Join(parts, " ")
+}
+
+// steps is a life of an organization: each call with exactly what it records.
+var steps = []struct {
+	name string
+	call func(s *stage) error
+	want []string
+}{
+	{
+		"register", func(s *stage) error {
+			return second(s.RegisterAgent(s.t.Context(), s.boss(), agentkey.RegisterAgentInput{Name: "more"}))
+		},
+		[]string{"agent.created human agent +actor +agent [agent key]"},
+	},
+	{
+		"update agent", func(s *stage) error {
+			return second(s.UpdateAgent(s.t.Context(), s.boss(), s.bot.ID, agentkey.UpdateAgentInput{}))
+		},
+		[]string{"agent.updated human agent +actor +agent [agent]"},
+	},
+	{
+		"rotate with grace", func(s *stage) error {
+			return second(s.RotateKey(s.t.Context(), s.boss(), s.bot.ID, agentkey.RotateKeyInput{Grace: time.Hour}))
+		},
+		[]string{"agent.key_rotated human agent +actor +agent [key key]"},
+	},
+	{
+		"revoke key", func(s *stage) error { return s.RevokeKey(s.t.Context(), s.boss(), s.bot.ID, s.key) },
+		[]string{"agent.key_revoked human key +actor +agent [key] active>revoked"},
+	},
+	{
+		"revoke a revoked key", func(s *stage) error { return s.RevokeKey(s.t.Context(), s.boss(), s.bot.ID, s.key) },
+		nil,
+	},
+	{
+		"call by the revoked key", func(s *stage) error {
+			return refusedWith(second(s.Vend(s.t.Context(), s.requester, s.tool.ID)), agentkey.ErrKeyRevoked)
+		},
+		[]string{"auth.rejected agent agent [] refused:key_revoked"},
+	},
+	{
+		"call by a suspended agent", func(s *stage) error {
+			return refusedWith(second(s.Profile(s.t.Context(), s.suspender)), agentkey.ErrSuspended)
+		},
+		[]string{"auth.rejected_suspended agent agent +actor [] refused:agent_suspended"},
+	},
+	{
+		"vend", func(s *stage) error { return second(s.Vend(s.t.Context(), s.trusted(), s.tool.ID)) },
+		[]string{"credential.vended agent tool +actor +agent +tool []"},
+	},
+	{
+		"vend what is pending", func(s *stage) error {
+			return refusedWith(second(s.Vend(s.t.Context(), s.trusted(), s.pending.Tool)), agentkey.ErrPending)
+		},
+		[]string{"credential.refused agent tool +actor +agent +tool [] refused:pending"},
+	},
+	{
+		"vend an unknown tool", func(s *stage) error {
+			return refusedWith(second(s.Vend(s.t.Context(), s.trusted(), "unknown")), agentkey.ErrNoTool)
+		},
+		[]string{"credential.refused agent agent +actor +agent [] refused:no_tool"},
+	},
+	{
+		"request again", func(s *stage) error {
+			return refusedWith(second(s.RequestAccess(s.t.Context(), s.trusted(), agentkey.RequestInput{Tool: s.tool.ID, Reason: "to test"})), agentkey.ErrAlreadyApproved)
+		},
+		[]string{"grant.request_refused agent agent +actor +agent +tool [] refused:already_approved"},
+	},
+	{
+		"narrow", func(s *stage) error {
+			return second(s.Narrow(s.t.Context(), s.boss(), s.granted.ID, agentkey.Terms{MaxVends: 1}))
+		},
+		[]string{"grant.narrowed human grant +actor +agent +tool [grant] approved>approved"},
+	},
+	{
+		"narrow to the same", func(s *stage) error {
+			return second(s.Narrow(s.t.Context(), s.boss(), s.granted.ID, agentkey.Terms{MaxVends: 1}))
+		},
+		nil,
+	},
+	{
+		"last vend", func(s *stage) error { return second(s.Vend(s.t.Context(), s.trusted(), s.tool.ID)) },
+		[]string{"credential.vended agent tool +actor +agent +tool [grant]",
+			"grant.used_up system grant +agent +tool [] approved>used_up"},
+	},
+	{
+		"deny", func(s *stage) error { return second(s.Deny(s.t.Context(), s.boss(), s.pending.ID, "why")) },
+		[]string{"grant.denied human grant +actor +agent +text +tool [grant approval] pending>denied"},
+	},
+	{
+		"request after a denial", func(s *stage) error {
+			return second(s.RequestAccess(s.t.Context(), s.trusted(), agentkey.RequestInput{Tool: s.pending.Tool, Reason: "to test"}))
+		},
+		[]string{"grant.requested agent grant +actor +agent +text +tool [grant] denied>pending"},
+	},
+	{
+		"approve", func(s *stage) error {
+			return second(s.Approve(s.t.Context(), s.boss(), s.pending.ID, agentkey.DecisionInput{}))
+		},
+		[]string{"grant.approved human grant +actor +agent +tool [grant approval] pending>approved"},
+	},
+	{
+		"assign what is approved", func(s *stage) error {
+			return second(s.Assign(s.t.Context(), s.boss(), agentkey.AssignInput{Agent: s.bot.ID, Tool: s.pending.Tool}))
+		},
+		nil,
+	},
+	{
+		"revoke", func(s *stage) error { return second(s.Revoke(s.t.Context(), s.boss(), s.bot.ID, s.pending.Tool)) },
+		[]string{"grant.revoked human grant +actor +agent +tool [grant] approved>revoked"},
+	},
+	{
+		"revoke once more", func(s *stage) error { return second(s.Revoke(s.t.Context(), s.boss(), s.bot.ID, s.pending.Tool)) },
+		[]string{"grant.revoked human grant +actor +agent +tool [grant] revoked>revoked"},
+	},
+	{
+		"assign for an hour", func(s *stage) error {
+			return second(s.Assign(s.t.Context(), s.boss(), agentkey.AssignInput{Agent: s.bot.ID, Tool: s.pending.Tool, DecisionInput: agentkey.DecisionInput{Duration: time.Hour}}))
+		},
+		[]string{"grant.assigned human grant +actor +agent +tool [grant approval] revoked>approved"},
+	},
+	{
+		"sweep at its end", func(s *stage) error { return s.sweepAfter(time.Hour) },
+		[]string{"grant.expired system grant +agent +tool [grant] approved>expired"},
+	},
+	{
+		"request after its end", func(s *stage) error {
+			return second(s.RequestAccess(s.t.Context(), s.trusted(), agentkey.RequestInput{Tool: s.pending.Tool, Reason: "to test"}))
+		},
+		[]string{"grant.requested agent grant +actor +agent +text +tool [grant] expired>pending"},
+	},
+	{
+		"assign what is pending", func(s *stage) error {
+			return second(s.Assign(s.t.Context(), s.boss(), agentkey.AssignInput{Agent: s.bot.ID, Tool: s.pending.Tool}))
+		},
+		[]string{"grant.approved human grant +actor +agent +tool [grant approval] pending>approved"},
+	},
+	{
+		"add a tool", func(s *stage) error { return s.addTool(agentkey.AddToolInput{Name: "more"}) },
+		[]string{"tool.created human tool +actor +tool [tool] mode="},
+	},
+	{
+		"add a shared tool", func(s *stage) error {
+			return s.addTool(agentkey.AddToolInput{Name: "more", Mode: "shared", Credential: agentkey.NewSecret([]byte("more_test_credential"))})
+		},
+		[]string{"tool.created human tool +actor +tool [tool credential] mode= sealed"},
+	},
+	{
+		"update a tool", func(s *stage) error { return s.updateTool(agentkey.UpdateToolInput{}) },
+		[]string{"tool.updated human tool +actor +tool [tool]"},
+	},
+	{
+		"replace a credential", func(s *stage) error {
+			return s.updateTool(agentkey.UpdateToolInput{Credential: agentkey.NewSecret([]byte("next_test_credential"))})
+		},
+		[]string{"tool.updated human tool +actor +tool [tool]",
+			"tool.credential_replaced human tool +actor +tool [-credential credential] sealed"},
+	},
+	{
+		"end a credential", func(s *stage) error { return s.endCredential() },
+		[]string{"tool.updated human tool +actor +tool [tool]",
+			"tool.updated human credential +actor +tool [credential]"},
+	},
+	{
+		"sweep at the credential's end", func(s *stage) error { return s.sweepAfter(time.Hour) },
+		[]string{"tool.credential_expired system credential +tool [credential] active>expired"},
+	},
+	{
+		"remove a credential", func(s *stage) error { return second(s.RemoveCredential(s.t.Context(), s.boss(), s.tool.ID)) },
+		[]string{"tool.credential_removed human tool +actor +tool [-credential]"},
+	},
+	{
+		"lock", func(s *stage) error { return second(s.Lock(s.t.Context(), s.boss(), "why")) },
+		[]string{"organization.locked human organization +actor +text [organization]"},
+	},
+	{
+		"lock once more", func(s *stage) error { return second(s.Lock(s.t.Context(), s.boss(), "why")) },
+		nil,
+	},
+	{
+		"vend while locked", func(s *stage) error {
+			return refusedWith(second(s.Vend(s.t.Context(), s.trusted(), s.pending.Tool)), agentkey.ErrOrganizationLocked)
+		},
+		[]string{"credential.refused agent tool +actor +agent +tool [] refused:organization_locked"},
+	},
+	{
+		"unlock", func(s *stage) error { return second(s.Unlock(s.t.Context(), s.boss(), "")) },
+		[]string{"organization.unlocked human organization +actor [organization]"},
+	},
+	{
+		"rename", func(s *stage) error { return second(s.UpdateOrganization(s.t.Context(), s.boss(), "renamed")) },
+		[]string{"organization.updated human organization +actor [organization]"},
+	},
+	{
+		"delete a tool", func(s *stage) error { return second(s.DeleteTool(s.t.Context(), s.boss(), s.pending.Tool)) },
+		[]string{"grant.revoked human grant +actor +agent +tool [-grant -approval -approval -approval -approval] approved>revoked",
+			"tool.deleted human tool +actor +tool [-credential -tool]"},
+	},
+	{
+		"suspend", func(s *stage) error { return s.suspendWithGrant() },
+		[]string{"grant.assigned human grant +actor +agent +tool [grant approval] used_up>approved",
+			"agent.suspended human agent +actor +agent [agent] active>suspended",
+			"grant.revoked human grant +actor +agent +tool [grant] approved>revoked"},
+	},
+	{
+		"suspend once more", func(s *stage) error { return second(s.SuspendAgent(s.t.Context(), s.boss(), s.bot.ID)) },
+		nil,
+	},
+	{
+		"reactivate", func(s *stage) error { return second(s.ReactivateAgent(s.t.Context(), s.boss(), s.bot.ID)) },
+		[]string{"agent.reactivated human agent +actor +agent [agent] suspended>active"},
+	},
+	{
+		"add an administrator", func(s *stage) error {
+			return second(s.AddAdministrator(s.t.Context(), s.boss(), agentkey.AddAdministratorInput{Label: "x", Role: agentkey.RoleAdmin}))
+		},
+		[]string{"administrator.created human administrator +actor +label >admin [administrator]"},
+	},
+	{
+		"update an administrator", func(s *stage) error {
+			return second(s.UpdateAdministrator(s.t.Context(), s.boss(), s.administrator.ID, agentkey.UpdateAdministratorInput{}))
+		},
+		[]string{"administrator.updated human administrator +actor +label [administrator] admin>admin"},
+	},
+	{
+		"create a token", func(s *stage) error {
+			return second(s.CreateToken(s.t.Context(), s.boss(), agentkey.CreateTokenInput{Administrator: s.administrator.ID}))
+		},
+		[]string{"token.created human token +actor [token] administrator="},
+	},
+	{
+		"revoke a token", func(s *stage) error { return s.RevokeToken(s.t.Context(), s.boss(), s.administratorsToken) },
+		[]string{"token.revoked human token +actor [token] administrator="},
+	},
+	{
+		"revoke it once more", func(s *stage) error { return s.RevokeToken(s.t.Context(), s.boss(), s.administratorsToken) },
+		nil,
+	},
+	{
+		"remove an administrator", func(s *stage) error { return s.RemoveAdministrator(s.t.Context(), s.boss(), s.administrator.ID) },
+		[]string{"administrator.removed human administrator +actor +label [administrator] admin>removed"},
+	},
+	{
+		"record", func(s *stage) error { return s.record(agentkey.RecordInput{Text: "why"}) },
+		[]string{"x.acme.tested human  +actor +text []"},
+	},
+	{
+		"export", func(s *stage) error { return s.Export(s.t.Context(), s.boss(), io.Discard) },
+		[]string{"audit.exported human log +actor []"},
+	},
+}
+
+// Each operation records what the contract says, in that order, and no more.
+func TestEventsOfOperations(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	for _, step := range steps {
+		got, err := s.recorded(func() error { return step.call(s) })
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if !slices.Equal(got, step.want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", step.name, strings.Join(got, "\n     "), strings.Join(step.want, "\n     "))
+		}
+	}
+	report, err := s.Reconcile(t.Context(), s.Owner)
+	noErr(t, err)
+	if !report.OK() {
+		t.Errorf("reconcile: %+v", report.Findings)
+	}
+	verified, err := s.Verify(t.Context(), s.Owner)
+	noErr(t, err)
+	if !verified.OK() {
+		t.Errorf("verify: %+v", verified.Findings)
+	}
+}
+
+func (s *stage) perAgent(name string) string {
+	s.t.Helper()
+	return addTool(s.t, s.Manager, s.boss(), name, "")
+}
+
+// refusedWith wants that error.
+func refusedWith(got error, want *agentkey.Error) error {
+	if errors.Is(got, want) {
+		return nil
+	}
+	return fmt.Errorf("got %w, want %s", got, want.Code)
+}
+
+// Agents: keys with grace, that end, and that are bound to addresses.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	ctx := t.Context()
+	vend := func(c agentkey.Caller) error { return second(s.Vend(ctx, c, s.tool.ID)) }
+	next, err := s.RotateKey(ctx, s.Owner, s.bot.ID, agentkey.RotateKeyInput{Grace: time.Minute, ExpiresIn: time.Hour, Addresses: []string{" 192.0.2.0/24 "}})
+	is.NoErr(err)
+	inside := agentkey.Key(string(next.Secret.Bytes())).With(agentkey.RequestContext{Address: address("192.0.2.7")})
+	mapped := inside.With(agentkey.RequestContext{Address: address("::ffff:192.0.2.7")})
+	outside := inside.With(agentkey.RequestContext{Address: address("198.51.100.7")})
+	nowhere := inside.With(agentkey.RequestContext{})
+	is.NoErr(vend(s.requester))
+	is.NoErr(vend(inside))
+	is.NoErr(vend(mapped))
+	is.Equal(vend(outside), agentkey.ErrKeyAddress)
+	is.Equal(vend(nowhere), agentkey.ErrKeyAddress)
+	s.Clock.Advance(time.Minute - time.Microsecond)
+	is.NoErr(vend(s.requester))
+	s.Clock.Advance(time.Microsecond)
+	is.Equal(vend(s.requester), agentkey.ErrKeyExpired)
+	s.Clock.Advance(time.Hour)
+	is.Equal(vend(inside), agentkey.ErrKeyExpired)
+	last, err := s.RotateKey(ctx, s.Owner, s.bot.ID, agentkey.RotateKeyInput{})
+	is.NoErr(err)
+	is.NoErr(vend(agentkey.Key(string(last.Secret.Bytes()))))
+	is.NoErr(s.RevokeKey(ctx, s.Owner, s.bot.ID, last.Key.ID))
+	is.Equal(vend(agentkey.Key(string(last.Secret.Bytes()))), agentkey.ErrKeyRevoked)
+	keys, err := s.AgentKeys(ctx, s.Owner, s.bot.ID)
+	is.NoErr(err)
+	is.Equal(len(keys), 3)
+	for _, k := range keys {
+		is.Equal(len(k.Digest), 0)
+	}
+	suspended, err := s.RotateKey(ctx, s.Owner, s.suspended.ID, agentkey.RotateKeyInput{}) // works on suspended agents too
+	is.NoErr(err)
+	is.Equal(vend(agentkey.Key(string(suspended.Secret.Bytes()))), agentkey.ErrSuspended)
+}
+
+// Requests: terms are only narrowed, several approve, the owner not alone.
+func TestRequestsAndApprovals(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	ctx := t.Context()
+	two := int64(2)
+	is.NoErr(s.updateTool(agentkey.UpdateToolInput{RequiredApprovals: &two}))
+	other, caller := s.Agent("second")
+	g, err := s.RequestAccess(ctx, caller, agentkey.RequestInput{Tool: s.tool.ID, Reason: "to test", Duration: time.Hour, MaxVends: 5, Scopes: []string{"a", "b"}})
+	is.NoErr(err)
+	is.Equal(second(s.RequestAccess(ctx, caller, agentkey.RequestInput{Tool: s.tool.ID, Reason: "to test"})), agentkey.ErrAlreadyPending)
+	for _, wider := range []agentkey.DecisionInput{{Duration: 2 * time.Hour}, {MaxVends: 6}, {Scopes: []string{"c"}}} {
+		is.True(errors.Is(second(s.Approve(ctx, s.boss(), g.ID, wider)), agentkey.ErrInvalid))
+	}
+	is.Equal(second(s.Assign(ctx, s.boss(), agentkey.AssignInput{Agent: other.ID, Tool: s.tool.ID})), agentkey.ErrApprovalsRequired)
+	first, err := s.Approve(ctx, s.Owner, g.ID, agentkey.DecisionInput{MaxVends: 3})
+	is.NoErr(err)
+	is.Equal(string(first.Status), "pending")
+	is.Equal(second(s.Vend(ctx, caller, s.tool.ID)), agentkey.ErrPending)
+	is.Equal(second(s.Approve(ctx, s.Owner, g.ID, agentkey.DecisionInput{})), agentkey.ErrAlreadyDecided)
+	is.True(errors.Is(second(s.Approve(ctx, s.boss(), g.ID, agentkey.DecisionInput{MaxVends: 4})), agentkey.ErrInvalid))
+	last, err := s.Approve(ctx, s.boss(), g.ID, agentkey.DecisionInput{Scopes: []string{"b"}})
+	is.NoErr(err)
+	is.Equal(last.Granted.MaxVends, int64(3))
+	is.Equal(last.Granted.Scopes, []string{"b"})
+	is.Equal(last.ExpiresAt, agentkeytest.Epoch.Add(time.Hour).UnixMicro())
+	is.Equal(second(s.Approve(ctx, s.boss(), g.ID, agentkey.DecisionInput{})), agentkey.ErrNotPending)
+	is.Equal(second(s.Deny(ctx, s.boss(), g.ID, "")), agentkey.ErrNotPending)
+	is.True(errors.Is(second(s.Narrow(ctx, s.boss(), g.ID, agentkey.Terms{MaxVends: 9})), agentkey.ErrInvalid))
+	v, err := s.Vend(ctx, caller, s.tool.ID)
+	is.NoErr(err)
+	is.Equal(v.VendsLeft, int64(2))
+	revoked, err := s.Revoke(ctx, s.boss(), other.ID, s.tool.ID)
+	is.NoErr(err)
+	is.Equal(revoked.Vends, int64(1))
+	is.Equal(revoked.LastVend, s.Clock.Now().UnixMicro())
+	is.True(revoked.RotateUpstream)
+	is.Equal(second(s.Approve(ctx, s.Owner, s.pending.ID, agentkey.DecisionInput{})), agentkey.ErrOwnerAlone)
+}
+
+// The credential of a per-agent tool is needed by the last approval and goes with
+// the grant, however that ends.
+func TestPerAgentCredentials(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	ctx := t.Context()
+	tool := s.perAgent("Own")
+	own := agentkey.NewSecret([]byte("own_test_credential"))
+	in := agentkey.AssignInput{Agent: s.bot.ID, Tool: tool}
+	ends := map[string]func() error{
+		"revoke":  func() error { return second(s.Revoke(ctx, s.boss(), s.bot.ID, tool)) },
+		"used up": func() error { return second(s.Vend(ctx, s.requester, tool)) },
+		"expiry": func() error {
+			s.Clock.Advance(time.Hour)
+			return refusedWith(second(s.Vend(ctx, s.requester, tool)), agentkey.ErrExpired)
+		},
+		"suspend": func() error { return second(s.SuspendAgent(ctx, s.boss(), s.bot.ID)) },
+	}
+	for _, name := range []string{"revoke", "used up", "expiry", "suspend"} {
+		in.DecisionInput = agentkey.DecisionInput{Duration: time.Hour, MaxVends: 2}
+		is.True(errors.Is(second(s.Assign(ctx, s.boss(), in)), agentkey.ErrInvalid)) // the last one is gone
+		in.Credential = own
+		is.NoErr(second(s.Assign(ctx, s.boss(), in)))
+		is.NoErr(second(s.Vend(ctx, s.requester, tool)))
+		lines, err := s.recorded(ends[name])
+		is.NoErr(err)
+		is.True(strings.Contains(strings.Join(lines, "\n"), "-credential")) // says so
+	}
+}
+
+// Administrators and tokens: the last owner stays, and what was taken away counts
+// at once.
+func TestAdministrators(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newStage(t)
+	ctx := t.Context()
+	auditor := agentkey.RoleAuditor
+	is.Equal(s.RemoveAdministrator(ctx, s.Owner, s.Owner.ID), agentkey.ErrLastOwner)
+	is.Equal(second(s.UpdateAdministrator(ctx, s.Owner, s.Owner.ID, agentkey.UpdateAdministratorInput{Role: &auditor})), agentkey.ErrLastOwner)
+	admin := s.Actor(agentkey.RoleOwner)
+	is.NoErr(second(s.UpdateAdministrator(ctx, s.Owner, s.Owner.ID, agentkey.UpdateAdministratorInput{Role: &auditor})))
+	is.Equal(second(s.Lock(ctx, s.Owner, "")), agentkey.ErrRole) // as it was authenticated, it is an owner still
+	is.NoErr(s.RemoveAdministrator(ctx, admin, s.Owner.ID))
+	is.True(errors.Is(second(s.Lock(ctx, s.Owner, "")), agentkey.ErrUnauthenticated))
+	is.Equal(s.RemoveAdministrator(ctx, admin, s.Owner.ID), agentkey.ErrNoAdministrator)
+	short, err := s.CreateToken(ctx, admin, agentkey.CreateTokenInput{ExpiresIn: time.Minute})
+	is.NoErr(err)
+	brief, err := s.Authenticate(ctx, short.Secret, agentkey.RequestContext{})
+	is.NoErr(err)
+	s.Clock.Advance(time.Minute)
+	is.Equal(second(s.Lock(ctx, brief, "")), agentkey.ErrTokenExpired)
+	is.Equal(second(s.Authenticate(ctx, short.Secret, agentkey.RequestContext{})), agentkey.ErrTokenExpired)
+	is.NoErr(s.RevokeToken(ctx, admin, short.Token.ID))
+	is.Equal(second(s.Authenticate(ctx, short.Secret, agentkey.RequestContext{})), agentkey.ErrUnknownToken)
+}
+
+func address(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// trusted is the agent bot, vouched for by the host.
+func (s *stage) trusted() agentkey.Caller {
+	return agentkey.TrustedAgent(s.Kit.Organization.ID, s.bot.ID)
+}
+
+func (s *stage) sweepAfter(d time.Duration) error {
+	s.Clock.Advance(d)
+	return s.Sweep(s.t.Context())
+}
+
+func (s *stage) endCredential() error {
+	end := s.Clock.Now().Add(time.Hour)
+	return s.updateTool(agentkey.UpdateToolInput{CredentialExpiresAt: &end})
+}
+
+func (s *stage) suspendWithGrant() error {
+	if _, err := s.Assign(s.t.Context(), s.boss(), agentkey.AssignInput{Agent: s.bot.ID, Tool: s.tool.ID}); err != nil {
+		return err
+	}
+	return second(s.SuspendAgent(s.t.Context(), s.boss(), s.bot.ID))
+}
