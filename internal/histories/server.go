@@ -1,0 +1,186 @@
+package histories
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/refserver/client"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
+)
+
+// Server is a Target over HTTP. It neither moves a clock nor sweeps, and its
+// answers tell less than a Manager's do.
+type Server struct {
+	url     string
+	admin   *client.Admin
+	options client.Options
+	cuts    int64
+	calls   atomic.Int64
+}
+
+var _ Target = (*Server)(nil)
+
+// NewServer makes a client of the server at the URL. Of every cuts calls one is
+// cut off, by turns before the answer and in the middle of it; zero cuts none.
+func NewServer(url string, token *vault.Secret, cuts int64) (*Server, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 32
+	s := &Server{url: url, cuts: cuts, options: client.Options{HTTP: &http.Client{Transport: cutting{transport}}, MaxWait: -1}}
+	var err error
+	s.admin, err = client.NewAdmin(url, token, s.options)
+	return s, err
+}
+
+// RegisterAgent makes an agent.
+func (s *Server) RegisterAgent(ctx context.Context, name string) (id, key string, err error) {
+	issued, err := s.admin.RegisterAgent(ctx, client.NewAgentRecord{Name: name})
+	if err != nil {
+		return "", "", err
+	}
+	defer issued.Secret.Destroy()
+	return issued.Agent, string(issued.Secret.Bytes()), nil
+}
+
+// AddTool makes a tool.
+func (s *Server) AddTool(ctx context.Context, name, credential string) (string, error) {
+	mode, secret := string(storage.PerAgent), (*vault.Secret)(nil)
+	if credential != "" {
+		mode, secret = string(storage.Shared), vault.NewSecret([]byte(credential))
+	}
+	t, err := s.admin.AddTool(ctx, client.NewTool{Name: name, AuthType: "api_key", Mode: mode}, secret)
+	return t.ID, err
+}
+
+// Do makes the call.
+func (s *Server) Do(ctx context.Context, c Call) Answer {
+	if n := s.calls.Add(1); s.cuts > 0 && n%s.cuts == 0 {
+		ctx = context.WithValue(ctx, cutAt{}, n/s.cuts%2 == 0)
+	}
+	a, err := s.do(ctx, c)
+	if err != nil {
+		return Answer{Output: Output{Code: remoteCode(err)}}
+	}
+	a.Left, a.Cycle, a.Revoked = Untold, Untold, Untold
+	return a
+}
+
+func (s *Server) do(ctx context.Context, c Call) (a Answer, err error) {
+	terms := client.Decision{MaxVends: c.Terms.Max, ExpiresIn: client.Seconds(c.Terms.duration())}
+	switch c.Kind {
+	case Vend, Request:
+		return s.agent(ctx, c)
+	case Approve:
+		return decidedThere(s.admin.Approve(ctx, c.GrantID, terms, c.secret()))
+	case Deny:
+		return decidedThere(s.admin.Deny(ctx, c.GrantID, "no"))
+	case Assign:
+		return decidedThere(s.admin.Assign(ctx, c.AgentID, c.ToolID, terms, c.secret()))
+	case Revoke:
+		_, err = s.admin.Revoke(ctx, c.AgentID, c.ToolID)
+	case Suspend:
+		err = s.admin.SuspendAgent(ctx, c.AgentID)
+	case Reactivate:
+		err = s.admin.ReactivateAgent(ctx, c.AgentID)
+	case Rotate:
+		issued, err := s.admin.RotateKey(ctx, c.AgentID, client.NewKey{})
+		if err != nil {
+			return a, err
+		}
+		defer issued.Secret.Destroy()
+		a.KeyText = string(issued.Secret.Bytes())
+	case Replace:
+		_, err = s.admin.UpdateTool(ctx, c.ToolID, client.ToolChange{}, c.secret())
+	case Advance, Sweep:
+		err = client.ErrAnswer // no server does that when asked
+	}
+	return a, err
+}
+
+func (s *Server) agent(ctx context.Context, c Call) (a Answer, err error) {
+	key := vault.NewSecret([]byte(c.KeyText))
+	defer key.Destroy()
+	agent, err := client.NewAgent(s.url, key, s.options)
+	if err != nil {
+		return a, err
+	}
+	if c.Kind == Request {
+		r, err := agent.RequestAccess(ctx, c.ToolID, client.AccessRequest{
+			Reason: reason, MaxVends: c.Terms.Max, Duration: client.Seconds(c.Terms.duration()),
+		})
+		a.GrantID = r.ID
+		return a, err
+	}
+	v, err := agent.Credential(ctx, c.ToolID)
+	if err != nil {
+		return a, err
+	}
+	defer v.Secret.Destroy()
+	a.Secret = string(v.Secret.Bytes())
+	return a, nil
+}
+
+func decidedThere(g client.Grant, err error) (Answer, error) { return Answer{GrantID: g.ID}, err }
+
+// remoteCode is what the model calls an error of the client. An answer that did
+// not arrive, or that the server gave up on, may stand for anything.
+func remoteCode(err error) string {
+	var answer *client.Error
+	switch {
+	case errors.Is(err, client.ErrAnswer):
+		return Internal
+	case !errors.As(err, &answer):
+		return Unknown
+	}
+	for _, known := range []*agentkey.Error{
+		agentkey.ErrKeyRevoked, agentkey.ErrUnknownKey, agentkey.ErrSuspended, agentkey.ErrNoGrant, agentkey.ErrPending,
+		agentkey.ErrDenied, agentkey.ErrRevoked, agentkey.ErrExpired, agentkey.ErrUsedUp, agentkey.ErrNoRequest,
+		agentkey.ErrAlreadyPending, agentkey.ErrAlreadyApproved, agentkey.ErrNotPending, agentkey.ErrAgentSuspended,
+		agentkey.ErrAgentActive, agentkey.ErrChanged, agentkey.ErrClosed, agentkey.ErrStorage, agentkey.ErrKeys,
+		agentkey.ErrLimiter, agentkey.ErrClock, agentkey.ErrIntegrity, agentkey.ErrNoCredential,
+	} {
+		if answer.Message == known.Text {
+			return code(known)
+		}
+	}
+	switch answer.Status {
+	case http.StatusServiceUnavailable:
+		return Unknown
+	case http.StatusBadRequest:
+		return Invalid
+	}
+	return Internal
+}
+
+// cutAt marks the context of a call that is cut off: when the answer has come, or
+// as soon as the request is sent.
+type cutAt struct{}
+
+// cutting cuts off the calls that are marked.
+type cutting struct{ base http.RoundTripper }
+
+var errCut = errors.New("histories: connection cut")
+
+// RoundTrip makes one round trip.
+func (c cutting) RoundTrip(req *http.Request) (*http.Response, error) {
+	answered, cut := req.Context().Value(cutAt{}).(bool)
+	if !cut {
+		return c.base.RoundTrip(req)
+	}
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	if !answered {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { cancel() }})
+	}
+	res, err := c.base.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return nil, errors.Join(errCut, err, res.Body.Close())
+}
