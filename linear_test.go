@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
+	_ "modernc.org/sqlite"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
@@ -29,13 +30,13 @@ import (
 func TestLinearizableInMemory(t *testing.T) {
 	t.Parallel()
 	store := memstore.New()
-	proveLinearizable(t, 8, func(testing.TB) storage.Store { return store })
+	proveLinearizable(t, 6, func(testing.TB) storage.Store { return store })
 }
 
 func TestLinearizableOnSQLite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "agentkey.db")
-	proveLinearizable(t, 3, func(t testing.TB) storage.Store {
+	proveLinearizable(t, 2, func(t testing.TB) storage.Store {
 		store, err := bunstore.OpenSQLite(path)
 		return migrated(t, store, err)
 	})
@@ -55,7 +56,7 @@ func TestLinearizableOnPostgres(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	proveLinearizable(t, 3, func(t testing.TB) storage.Store {
+	proveLinearizable(t, 2, func(t testing.TB) storage.Store {
 		db, err := sql.Open("pgx", dsn)
 		if err != nil {
 			t.Fatal(err)
@@ -104,6 +105,9 @@ const (
 	checkTime      = time.Minute
 	maxUnavailable = 80
 )
+
+// manyVends are so many that every answer should have occurred among them.
+const manyVends = 700
 
 // proveLinearizable records histories on two Managers over two stores of one
 // database: a few, or 200 of 800 operations with AGENTKEY_PROVE set.
@@ -170,11 +174,14 @@ func (c tally) check(t *testing.T) {
 	for _, n := range c[histories.Vend] {
 		vends += n
 	}
-	if given := c[histories.Vend][histories.Done]; given*4 < vends {
+	if given := c[histories.Vend][histories.Done]; given*6 < vends {
 		t.Errorf("only %d of %d vends succeeded: the histories show little", given, vends)
 	}
 	if unanswered > maxUnavailable {
 		t.Errorf("%d operations were not answered", unanswered)
+	}
+	if vends < manyVends {
+		return
 	}
 	for _, kind := range []histories.Kind{histories.Approve, histories.Assign, histories.Revoke, histories.Suspend, histories.Rotate, histories.Replace} {
 		if c[kind][histories.Done] == 0 {
