@@ -1,6 +1,7 @@
 package histories
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -88,7 +89,7 @@ func (h History) explain(info porcupine.LinearizationInfo) string {
 			left = append(left, op)
 		}
 	}
-	slices.SortFunc(left, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+	slices.SortFunc(left, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d of %d operations have an order, the last of them:\n", len(longest), len(h.Operations))
 	write(&b, longest[max(0, len(longest)-shownBefore):])

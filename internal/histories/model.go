@@ -15,6 +15,11 @@ const (
 	usedUp
 )
 
+// String is the status in an explanation.
+func (s status) String() string {
+	return [...]string{"none", "pending", "approved", "denied", "revoked", "expired", "used up"}[s]
+}
+
 // refusals are the codes with which a vend of a grant in that status is refused.
 var refusals = [...]string{
 	none: "no_grant", pending: "pending", denied: "denied", revoked: "revoked", expired: "expired", usedUp: "used_up",
