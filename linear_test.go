@@ -30,7 +30,7 @@ import (
 func TestLinearizableInMemory(t *testing.T) {
 	t.Parallel()
 	store := memstore.New()
-	proveLinearizable(t, 6, func(testing.TB) storage.Store { return store })
+	proveLinearizable(t, 9, func(testing.TB) storage.Store { return store })
 }
 
 func TestLinearizableOnSQLite(t *testing.T) {
@@ -113,7 +113,7 @@ const manyVends = 700
 // database: a few, or 200 of 800 operations with AGENTKEY_PROVE set.
 func proveLinearizable(t *testing.T, few int, open func(testing.TB) storage.Store) {
 	is := is.New(t)
-	plan := histories.Plan{Clients: 8, Operations: 300, Weights: histories.Weights(), Trusted: true, Ends: true}
+	plan := histories.Plan{Clients: 8, Operations: 200, Weights: histories.Weights(), Trusted: true, Ends: true}
 	if os.Getenv("AGENTKEY_PROVE") != "" {
 		few, plan.Operations = 200, 800
 	}
