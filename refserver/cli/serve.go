@@ -80,8 +80,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 		return err
 	}
 	config := c.config(s, log)
-	// New only checks the configuration and reads the certificate.
-	if _, err := refserver.New(new(agentkey.Manager), config); err != nil {
+	if err := config.Validate(); err != nil {
 		return &usageError{err.Error()}
 	}
 	if err := s.checkBootstrapToken(); err != nil {
