@@ -3,14 +3,22 @@ package agentkey_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
 // atOnce runs fn n times concurrently and gives what each answered.
@@ -117,4 +125,420 @@ func TestConcurrentTools(t *testing.T) {
 	}
 	is.Equal(len(keys), 16)
 	is.True(keys["linear"] && keys["linear-2"] && keys["linear-16"])
+}
+
+// race lets many attempts at something run without a pause while it is taken
+// away and given back.
+type race struct {
+	*agentkeytest.Kit
+	t       *testing.T
+	agent   agentkey.Agent
+	tool    agentkey.Tool
+	attempt atomic.Pointer[func() error] // what is tried
+	state   atomic.Int64                 // odd: it was taken away, and that call has returned
+	passed  chan int64                   // the states in which attempts began that succeeded
+	failed  chan int64                   // and of those that did not
+	broken  atomic.Int64
+}
+
+const attackers = 8
+
+// run takes away and gives back, round after round.
+func (r *race) run(rounds int, round func(ctx context.Context, i int)) {
+	r.t.Helper()
+	ctx, stop := context.WithCancel(r.t.Context())
+	var wg sync.WaitGroup
+	end := func() {
+		stop()
+		wg.Wait()
+	}
+	defer end()
+	for range attackers {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				r.once()
+			}
+		})
+	}
+	for i := range rounds {
+		round(ctx, i)
+	}
+	end()
+	if n := r.broken.Load(); n > 0 {
+		r.t.Errorf("%d succeeded that began after it was taken away", n)
+	}
+}
+
+func (r *race) once() {
+	before := r.state.Load()
+	err := (*r.attempt.Load())()
+	if err == nil && before%2 == 1 && r.state.Load() == before {
+		r.broken.Add(1)
+	}
+	to := r.failed
+	if err == nil {
+		to = r.passed
+	}
+	select {
+	case to <- before:
+	default:
+	}
+}
+
+// given says that it is there again, and waits until an attempt has succeeded.
+func (r *race) given() {
+	r.t.Helper()
+	now := r.state.Load()
+	for range 10_000 {
+		select {
+		case began := <-r.passed:
+			if began == now {
+				return
+			}
+		case <-r.failed:
+		}
+	}
+	r.t.Fatal("nothing succeeds although it was given back")
+}
+
+// taken says that taking it away has returned, and waits for some attempts.
+func (r *race) taken() {
+	now := r.state.Add(1)
+	for n := 0; n < attackers/2; {
+		if <-r.failed == now {
+			n++
+		}
+	}
+	r.state.Add(1)
+}
+
+// insist repeats what storage was too busy for.
+func (r *race) insist(do func() error) {
+	r.t.Helper()
+	for range 100 {
+		err := do()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, agentkey.ErrUnavailable) {
+			r.t.Fatal(err)
+		}
+	}
+	r.t.Fatal("storage stays busy")
+}
+
+func newRace(t *testing.T, store storage.Store, options ...func(*agentkey.Config)) *race {
+	t.Helper()
+	options = append(options, func(c *agentkey.Config) { c.Storage = store })
+	r := &race{Kit: agentkeytest.New(t, options...), t: t, passed: make(chan int64), failed: make(chan int64)}
+	agent, key := r.Agent("bot")
+	r.agent, r.tool = agent, r.Tool("Linear", "lin_api_test_1")
+	r.Allow(agent, r.tool)
+	r.vends(key, r.tool.ID)
+	return r
+}
+
+// vends lets the attempts be vends.
+func (r *race) vends(key agentkey.Caller, tool string) {
+	r.tries(func() error {
+		v, err := r.Vend(context.Background(), key, tool)
+		if err == nil {
+			v.Credential.Destroy()
+		}
+		return err
+	})
+}
+
+func (r *race) tries(attempt func() error) { r.attempt.Store(&attempt) }
+
+// log reads the organization's whole log.
+func (r *race) log() (out []audit.Event) {
+	r.t.Helper()
+	err := r.Config.Storage.View(context.Background(), r.Organization.ID, func(ctx context.Context, tx storage.ReadTx) error {
+		for {
+			lines, err := tx.Lines(ctx, int64(len(out)), 2000)
+			if err != nil || len(lines) == 0 {
+				return err
+			}
+			for _, l := range lines {
+				e, err := audit.Parse(l.Content)
+				if err != nil {
+					return err
+				}
+				out = append(out, e)
+			}
+		}
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// never fails when an event of a kind stands in the log between one that takes
+// away and one that gives back.
+func (r *race) never(what audit.Action, takes, gives []audit.Action) {
+	r.t.Helper()
+	away, vends := false, 0
+	for _, e := range r.log() {
+		switch {
+		case slices.Contains(takes, e.Action):
+			away = true
+		case slices.Contains(gives, e.Action):
+			away = false
+		case e.Action == what && away:
+			r.t.Errorf("event %d, %s, stands above what forbids it", e.Seq, what)
+		case e.Action == what:
+			vends++
+		}
+	}
+	r.t.Logf("%d times %s", vends, what)
+}
+
+// stores are the backends that races are run on.
+func stores(t *testing.T, test func(t *testing.T, store storage.Store, rounds int)) {
+	rounds := 200
+	if testing.Short() {
+		rounds = 20
+	}
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		test(t, memstore.New(), rounds)
+	})
+	dbtest.Each(t, func(t *testing.T, open dbtest.Database) { test(t, open(t), rounds) })
+}
+
+// Law 2: whatever is revoked stays so, on every backend.
+func TestNoVendAfterRevoke(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, store storage.Store, rounds int) {
+		// A database with a clock of its own refuses vends on a node whose clock differs.
+		r := newRace(t, store, func(c *agentkey.Config) { c.Clock = time.Now })
+		r.run(rounds, func(ctx context.Context, _ int) {
+			r.given()
+			r.insist(func() error {
+				_, err := r.Revoke(ctx, r.Owner, r.agent.ID, r.tool.ID)
+				return err
+			})
+			r.taken()
+			r.insist(func() error {
+				_, err := r.Assign(ctx, r.Owner, agentkey.AssignInput{Agent: r.agent.ID, Tool: r.tool.ID})
+				return err
+			})
+		})
+		r.never(audit.ActionCredentialVended, []audit.Action{audit.ActionGrantRevoked}, []audit.Action{audit.ActionGrantAssigned})
+	})
+}
+
+func TestNoVendWhileSuspended(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, memstore.New())
+	r.run(50, func(ctx context.Context, _ int) {
+		r.given()
+		_, err := r.SuspendAgent(ctx, r.Owner, r.agent.ID)
+		r.insist(func() error { return err })
+		r.taken()
+		_, err = r.ReactivateAgent(ctx, r.Owner, r.agent.ID)
+		r.insist(func() error { return err })
+		r.Allow(r.agent, r.tool)
+	})
+	r.never(audit.ActionCredentialVended, []audit.Action{audit.ActionAgentSuspended}, []audit.Action{audit.ActionGrantAssigned})
+}
+
+func TestNoVendWhileLocked(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, memstore.New())
+	r.run(50, func(ctx context.Context, _ int) {
+		r.given()
+		_, err := r.Lock(ctx, r.Owner, "")
+		r.insist(func() error { return err })
+		r.taken()
+		_, err = r.Unlock(ctx, r.Owner, "")
+		r.insist(func() error { return err })
+	})
+	r.never(audit.ActionCredentialVended, []audit.Action{audit.ActionOrganizationLocked}, []audit.Action{audit.ActionOrganizationUnlocked})
+}
+
+// A key dies when it is rotated without grace, and at the end of its grace.
+func TestNoVendWithAnOldKey(t *testing.T) {
+	t.Parallel()
+	for _, grace := range []time.Duration{0, time.Minute} {
+		t.Run(grace.String(), func(t *testing.T) {
+			t.Parallel()
+			r := newRace(t, memstore.New())
+			r.run(50, func(ctx context.Context, _ int) {
+				r.given()
+				issued, err := r.RotateKey(ctx, r.Owner, r.agent.ID, agentkey.RotateKeyInput{Grace: grace})
+				r.insist(func() error { return err })
+				if grace > 0 {
+					r.given()
+					r.Clock.Advance(grace)
+				}
+				r.taken()
+				r.vends(agentkey.Key(string(issued.Secret.Bytes())), r.tool.ID)
+			})
+			r.neverOldKey(grace)
+		})
+	}
+}
+
+func (r *race) neverOldKey(grace time.Duration) {
+	r.t.Helper()
+	ends := make(map[string]int64) // the time from which a key is dead
+	seen := make(map[string]bool)
+	for _, e := range r.log() {
+		if e.Action == audit.ActionAgentCreated || e.Action == audit.ActionAgentKeyRotated {
+			for _, c := range e.Changes {
+				if c.Kind == audit.KindKey && seen[c.ID] && ends[c.ID] == 0 {
+					ends[c.ID] = e.Time + grace.Microseconds()
+				}
+				seen[c.ID] = true
+			}
+		}
+		if end := ends[e.Actor.Credential]; e.Action == audit.ActionCredentialVended && end != 0 && e.Time >= end {
+			r.t.Errorf("event %d is a vend with a dead key", e.Seq)
+		}
+	}
+	if len(ends) < 50 {
+		r.t.Errorf("%d keys died", len(ends))
+	}
+}
+
+// A grant ends at its end, and is not more than ended.
+func TestNoVendAfterExpiry(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, memstore.New())
+	_, err := r.Revoke(t.Context(), r.Owner, r.agent.ID, r.tool.ID)
+	r.insist(func() error { return err })
+	r.run(50, func(ctx context.Context, _ int) {
+		in := agentkey.AssignInput{Agent: r.agent.ID, Tool: r.tool.ID}
+		in.Duration = time.Minute
+		_, err := r.Assign(ctx, r.Owner, in)
+		r.insist(func() error { return err })
+		r.given()
+		r.Clock.Advance(time.Minute)
+		r.taken()
+	})
+	r.never(audit.ActionCredentialVended, []audit.Action{audit.ActionGrantExpired}, []audit.Action{audit.ActionGrantAssigned})
+}
+
+func TestNoVendOfADeletedTool(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, memstore.New())
+	key := agentkey.TrustedAgent(r.Organization.ID, r.agent.ID)
+	r.run(50, func(ctx context.Context, _ int) {
+		r.given()
+		_, err := r.DeleteTool(ctx, r.Owner, r.tool.ID)
+		r.insist(func() error { return err })
+		r.taken()
+		r.tool = r.Tool("Linear", "lin_api_test_1")
+		r.Allow(r.agent, r.tool)
+		r.vends(key, r.tool.ID)
+	})
+	deleted := make(map[string]bool)
+	for _, e := range r.log() {
+		if e.Action == audit.ActionToolDeleted {
+			deleted[e.Tool] = true
+		}
+		if e.Action == audit.ActionCredentialVended && deleted[e.Tool] {
+			t.Errorf("event %d is a vend of a deleted tool", e.Seq)
+		}
+	}
+}
+
+// Once a credential was replaced nobody is given the old one.
+func TestNoVendOfAReplacedCredential(t *testing.T) {
+	t.Parallel()
+	r := newRace(t, memstore.New())
+	key := agentkey.TrustedAgent(r.Organization.ID, r.agent.ID)
+	var newest atomic.Int64
+	r.tries(func() error {
+		least := newest.Load()
+		v, err := r.Vend(context.Background(), key, r.tool.ID)
+		if err != nil {
+			return err
+		}
+		defer v.Credential.Destroy()
+		n, err := strconv.ParseInt(strings.TrimPrefix(string(v.Credential.Bytes()), "lin_api_test_"), 10, 64)
+		if err != nil || n < least {
+			r.broken.Add(1)
+		}
+		return nil
+	})
+	r.run(50, func(ctx context.Context, i int) {
+		secret := agentkey.NewSecret([]byte("lin_api_test_" + strconv.Itoa(i+2)))
+		_, err := r.UpdateTool(ctx, r.Owner, r.tool.ID, agentkey.UpdateToolInput{Credential: secret})
+		r.insist(func() error { return err })
+		newest.Store(int64(i + 2))
+		r.state.Add(2)
+		r.given()
+	})
+	var current string
+	for _, e := range r.log() {
+		for _, c := range e.Changes {
+			if c.Kind == audit.KindCredential && !c.Removed {
+				current = c.ID
+			}
+		}
+		if e.Action == audit.ActionCredentialVended && e.Credential.ID != current {
+			t.Errorf("event %d is a vend of a replaced credential", e.Seq)
+		}
+	}
+}
+
+// An administrator who was removed, whose token was revoked or whose role was
+// taken changes nothing any more.
+func TestNoChangeByAFormerAdministrator(t *testing.T) {
+	t.Parallel()
+	auditor := agentkey.RoleAuditor
+	for name, takeAway := range map[string]func(ctx context.Context, r *race, a agentkey.Actor) error{
+		"removed": func(ctx context.Context, r *race, a agentkey.Actor) error {
+			return r.RemoveAdministrator(ctx, r.Owner, a.ID)
+		},
+		"token revoked": func(ctx context.Context, r *race, a agentkey.Actor) error {
+			return r.RevokeToken(ctx, r.Owner, a.Credential)
+		},
+		"role": func(ctx context.Context, r *race, a agentkey.Actor) error {
+			_, err := r.UpdateAdministrator(ctx, r.Owner, a.ID, agentkey.UpdateAdministratorInput{Role: &auditor})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRace(t, memstore.New())
+			former := make(map[string]bool)
+			change := func() agentkey.Actor {
+				a := r.Actor(agentkey.RoleAdmin)
+				r.tries(func() error {
+					text := "changed"
+					_, err := r.UpdateAgent(context.Background(), a, r.agent.ID, agentkey.UpdateAgentInput{Description: &text})
+					return err
+				})
+				return a
+			}
+			a := change()
+			r.run(30, func(ctx context.Context, _ int) {
+				r.given()
+				err := takeAway(ctx, r, a)
+				r.insist(func() error { return err })
+				r.taken()
+				a = change()
+			})
+			changes := 0
+			for _, e := range r.log() {
+				switch e.Action {
+				case audit.ActionAdministratorRemoved, audit.ActionTokenRevoked, audit.ActionAdministratorUpdated:
+					former[e.Target.ID] = true
+				case audit.ActionAgentUpdated:
+					changes++
+					if former[e.Actor.ID] || former[e.Actor.Credential] {
+						t.Errorf("event %d is a change by a former administrator", e.Seq)
+					}
+				}
+			}
+			if changes < 30 {
+				t.Errorf("%d changes", changes)
+			}
+		})
+	}
 }
