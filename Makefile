@@ -45,8 +45,13 @@ nested:
 prove: whole
 	AGENTKEY_PROVE=1 $(GO) test $(RACE) -count=1 -timeout 3h ./...
 
+# The benchmarks named by BENCH, in the form that benchstat reads: COUNT times,
+# for BENCHTIME each. See docs/benchmarks.md.
+BENCH     ?= .
+BENCHTIME ?= 200ms
+COUNT     ?= 1
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem -timeout 1h ./...
 
 # Every fuzz target, for FUZZTIME each.
 FUZZTIME ?= 10s

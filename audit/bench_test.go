@@ -30,6 +30,19 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
+// BenchmarkSign signs a head: what BenchmarkExtend does to encode and to hash is
+// not in it.
+func BenchmarkSign(b *testing.B) {
+	s := newSigner(b, installation, "a")
+	c := audit.Checkpoint{Origin: audit.Origin(installation, organization, 1), Size: 1000}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Sign(c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkExtend(b *testing.B) {
 	book := newLogbook(b, organization, 1000)
 	events := []audit.Event{sampleEvent(organization, 1000)}
