@@ -62,7 +62,6 @@ var arrows = map[string]allowed{
 	"refserver/cmd/agentkey": {
 		own: []string{"refserver/cli"}, others: []string{"github.com/jackc/pgx/v5/stdlib", "modernc.org/sqlite"},
 	},
-
 }
 
 func TestImportsFollowTheArrows(t *testing.T) {
