@@ -27,7 +27,8 @@ type Config struct {
 	Listen string
 
 	// TLSCert and TLSKey are files in PEM. Both or neither. With them the server
-	// speaks TLS 1.2 at least. They are read once, by New.
+	// speaks TLS 1.2 at least. New reads them; when they are renewed, connections
+	// that begin from then on see the new certificate, without a restart.
 	TLSCert string
 	TLSKey  string
 
@@ -130,10 +131,10 @@ func (s *settings) readTLS() error {
 	case s.BehindTLSProxy:
 		return errors.New("refserver: Config.TLSCert conflicts with Config.BehindTLSProxy: one of the two ends TLS")
 	}
-	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+	cert, err := readCertificate(s.TLSCert, s.TLSKey, s.Logger)
 	if err != nil {
-		return fmt.Errorf("refserver: TLS certificate and key: %w", err)
+		return err
 	}
-	s.tls = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	s.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get, NextProtos: []string{"h2", "http/1.1"}}
 	return nil
 }
