@@ -1,0 +1,153 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"database/sql"
+	"errors"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
+)
+
+// cluster is a Postgres of one test's own, which may be stopped and started. It
+// uses the binaries and the account of the cluster that all tests share.
+type cluster struct {
+	bin, dir string
+	account  *syscall.Credential
+	held     io.WriteCloser // the guardian's standard input
+	gone     chan struct{}  // closed when the guardian has ended
+	postgres int
+}
+
+// newCluster makes a cluster and starts it; it goes with the test.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{}
+	shared := pgtest.DSN(t)
+	db, err := sql.Open("pgx", shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if err := db.QueryRow(`SELECT setting FROM pg_config WHERE name = 'BINDIR'`).Scan(&c.bin); err != nil {
+		t.Fatal(err)
+	}
+	socket := socketOf(shared)
+	info, err := os.Stat(filepath.Dir(socket))
+	if socket == "" || err != nil {
+		t.Skip("the Postgres of the tests is not of this machine: nothing to stop and start")
+	}
+	if os.Getuid() == 0 {
+		owner := info.Sys().(*syscall.Stat_t)
+		c.account = &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
+	}
+	if c.dir, err = os.MkdirTemp("", "agentkey-stop-"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(c.dir) })
+	if c.account != nil {
+		if err := os.Chown(c.dir, int(c.account.Uid), int(c.account.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	initdb := c.command(filepath.Join(c.bin, "initdb"), "--pgdata", filepath.Join(c.dir, "data"), "--username", "postgres",
+		"--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	c.start(t)
+	t.Cleanup(func() { _ = c.stop(syscall.SIGQUIT) })
+	return c
+}
+
+func (c *cluster) command(path string, args ...string) *exec.Cmd {
+	cmd := exec.Command(path, args...)
+	cmd.Dir, cmd.Env = c.dir, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "LC_ALL=C", "TZ=UTC"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account, Setpgid: true}
+	return cmd
+}
+
+// guardian runs Postgres, says its number, and ends with it. When its standard
+// input closes, which it does with the test, however that ends, it ends Postgres.
+const guardian = `
+trap '' INT TERM HUP
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=100 -c logging_collector=off >>"$2/log" 2>&1 </dev/null &
+server=$!
+echo $server
+exec 3<&0
+(cat <&3 >/dev/null; kill -QUIT $server) 2>/dev/null &
+watching=$!
+wait $server
+kill -KILL $watching
+`
+
+// start starts Postgres and waits until it answers.
+func (c *cluster) start(t *testing.T) {
+	t.Helper()
+	if err := c.run(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, readyWait, "Postgres answers", func() bool {
+		return c.command(filepath.Join(c.bin, "pg_isready"), "-q", "-h", c.dir, "-U", "postgres").Run() == nil
+	})
+}
+
+func (c *cluster) run() error {
+	shell := c.command("/bin/sh", "-c", guardian, "cluster", c.bin, c.dir)
+	in, err := shell.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := shell.Start(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	c.held, c.gone = in, make(chan struct{})
+	go func(gone chan struct{}) { defer close(gone); _ = shell.Wait() }(c.gone)
+	c.postgres, err = strconv.Atoi(strings.TrimSpace(line))
+	return err
+}
+
+// stop ends Postgres with the signal, SIGQUIT for an immediate shutdown and SIGINT
+// for a fast one, and waits until it is gone.
+func (c *cluster) stop(how syscall.Signal) error {
+	err := syscall.Kill(c.postgres, how)
+	if errors.Is(err, syscall.ESRCH) {
+		err = nil
+	}
+	<-c.gone
+	_ = c.held.Close() // it may be closed already
+	return err
+}
+
+// dsn names its database, through the socket.
+func (c *cluster) dsn() string {
+	u := url.URL{Scheme: "postgres", Path: "/postgres", RawQuery: url.Values{"host": {c.dir}, "user": {"postgres"}}.Encode()}
+	return u.String()
+}
+
+// socketOf is the Unix socket that a DSN names, or empty.
+func socketOf(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || !filepath.IsAbs(u.Query().Get("host")) {
+		return ""
+	}
+	return filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432")
+}
