@@ -32,6 +32,11 @@ type Config struct {
 	// digits and underscores, at most 63. Empty: "public". No statement relies on
 	// the search path. On SQLite it must be empty.
 	Schema string
+	// Unprepared prepares no statement, which is slower. It is for Postgres behind
+	// a pooler that gives each transaction another connection and does not carry
+	// prepared statements along; see the package's comment for what else that
+	// needs. On SQLite it must be false.
+	Unprepared bool
 }
 
 // Store is a storage.Store in a database. It is safe for concurrent use by many
@@ -78,13 +83,20 @@ func New(cfg Config) (*Store, error) {
 		if s.schema != "" {
 			return nil, errors.New("bunstore: Config.Schema is for Postgres only")
 		}
+		if cfg.Unprepared {
+			return nil, errors.New("bunstore: Config.Unprepared is for Postgres only")
+		}
 		if cfg.Reader != nil && cfg.Reader.Dialect().Name() != dialect.SQLite {
 			return nil, errors.New("bunstore: Config.Reader has another dialect than Config.DB")
 		}
 	default:
 		return nil, fmt.Errorf("bunstore: no support for %v", name)
 	}
-	s.writer = newPool(s, cfg.DB.DB, s.readStatements(), s.writeStatements())
+	if cfg.Unprepared {
+		s.writer = newPool(s, cfg.DB.DB)
+	} else {
+		s.writer = newPool(s, cfg.DB.DB, s.readStatements(), s.writeStatements())
+	}
 	s.reader = s.writer
 	if cfg.Reader != nil {
 		s.reader = newPool(s, cfg.Reader.DB, s.readStatements())

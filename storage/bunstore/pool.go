@@ -92,7 +92,7 @@ type pool struct {
 	store    *Store
 	db       *sql.DB
 	bun      *bun.DB
-	wanted   []statement
+	wanted   []statement // empty: none is prepared
 	prepared atomic.Pointer[map[statement]*sql.Stmt]
 	slot     chan struct{} // held by who prepares
 }
@@ -131,6 +131,21 @@ func (p *pool) prepare(ctx context.Context) error {
 		done[q] = stmt
 	}
 	return nil
+}
+
+// query runs a statement outside of a transaction.
+func (p *pool) query(ctx context.Context, q statement, args ...any) (*sql.Rows, error) {
+	if err := p.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if len(p.wanted) == 0 {
+		return p.db.QueryContext(ctx, p.store.sql(q), args...)
+	}
+	stmt := (*p.prepared.Load())[q]
+	if stmt == nil { // closed in the meantime
+		return nil, storage.ErrClosed
+	}
+	return stmt.QueryContext(ctx, args...)
 }
 
 // schemaFault tells what a statement meets that does not fit the schema.

@@ -31,14 +31,7 @@ const (
 func (s *Store) ask(caller context.Context, q statement, args []any, fn func(*sql.Rows) error) error {
 	ctx, _, cancel := bounded(caller)
 	defer cancel()
-	if err := s.reader.prepare(ctx); err != nil {
-		return s.translate(caller, err)
-	}
-	stmt := (*s.reader.prepared.Load())[q]
-	if stmt == nil { // closed in the meantime
-		return storage.ErrClosed
-	}
-	rows, err := stmt.QueryContext(ctx, args...)
+	rows, err := s.reader.query(ctx, q, args...)
 	return s.translate(caller, drain(rows, err, fn))
 }
 

@@ -238,6 +238,10 @@ func (t *tx) commit(ctx context.Context) error {
 			return t.store.translate(ctx, err)
 		}
 	}
+	// The caller's context may end: the answer matters all the same. The wait for
+	// it and the search for the outcome share their time.
+	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTime)
+	defer cancel()
 	err := t.end(t.sql.Commit)
 	switch {
 	case err == nil:
@@ -247,15 +251,15 @@ func (t *tx) commit(ctx context.Context) error {
 	case t.appended == nil:
 		return fmt.Errorf("%w: commit without an answer", storage.ErrUnknown)
 	}
-	return t.store.resolve(ctx, t.organization, t.appended)
+	return t.store.resolve(left, t.organization, t.appended)
 }
 
-// resolve finds out, under the head, whether lines stand at their numbers. The
-// caller's context may have ended: the answer matters all the same, and it
-// comes within ResolveTime.
-func (s *Store) resolve(caller context.Context, organization string, lines []audit.Line) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), storage.ResolveTime)
-	defer cancel()
+// outcomeTime leaves room for the answer within storage.ResolveTime.
+const outcomeTime = storage.ResolveTime - 200*time.Millisecond
+
+// resolve finds out, under the head and before ctx ends, whether lines stand at
+// their numbers.
+func (s *Store) resolve(ctx context.Context, organization string, lines []audit.Line) error {
 	for {
 		stand, err := s.stand(ctx, organization, lines)
 		switch {
