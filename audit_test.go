@@ -22,16 +22,18 @@ func TestEditedDataKeys(t *testing.T) {
 	values := map[string]string{
 		"organization": "'" + s.other + "'", "state": "'decrypt_only'", "purpose": "'seal'", "provider": "'local:none'",
 	}
+	c := s.copy(t).keep()
+	c.exec("DROP INDEX agentkey_data_keys_active_key")
+	columns := c.columns("data_keys")
 	for _, purpose := range []string{"row", "seal"} {
-		for _, col := range s.copy(t).columns("data_keys") {
+		for _, col := range columns {
 			for _, cold := range []bool{false, true} {
 				a := target{value: values}
 				if purpose == "seal" && col.name == "purpose" {
 					a.value = map[string]string{"purpose": "'row'"}
 				}
 				t.Run(fmt.Sprintf("%s/%s/cold=%v", purpose, col.name, cold), func(t *testing.T) {
-					t.Parallel()
-					c := s.copy(t)
+					c.reset(t)
 					c.editDataKey(a, col, purpose, cold, free[col.name])
 				})
 			}
@@ -44,7 +46,6 @@ func (c *burglary) editDataKey(a target, col column, purpose string, cold, free 
 	if !cold {
 		c.warm()
 	}
-	c.exec("DROP INDEX agentkey_data_keys_active_key")
 	c.change(fmt.Sprintf("UPDATE agentkey_data_keys SET %s = CAST(%s AS %s) WHERE organization = ? AND purpose = ?", col.name, a.edit(col), col.kind),
 		c.org, purpose)
 	if cold {
@@ -106,18 +107,16 @@ func TestEditedInstallation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	values := map[string]string{"payload": "replace(payload, '-7', '-6')", "entries": `'[["id","x"]]'`}
-	for _, col := range s.copy(t).columns("records") {
+	c := s.copy(t).keep()
+	for _, col := range c.columns("records") {
 		t.Run(col.name, func(t *testing.T) {
-			t.Parallel()
 			is := is.New(t)
-			hot, cold := s.copy(t), s.copy(t)
-			hot.warm()
-			for _, c := range []*burglary{hot, cold} {
-				c.change(fmt.Sprintf("UPDATE agentkey_records SET %s = CAST(%s AS %s) WHERE kind = 'installation'",
-					col.name, target{value: values}.edit(col), col.kind))
-			}
-			err := cold.start()
-			report, _ := hot.m.Reconcile(t.Context(), agentkey.Operator("test"))
+			c.reset(t)
+			c.warm()
+			c.change(fmt.Sprintf("UPDATE agentkey_records SET %s = CAST(%s AS %s) WHERE kind = 'installation'",
+				col.name, target{value: values}.edit(col), col.kind))
+			report, _ := c.m.Reconcile(t.Context(), agentkey.Operator("test"))
+			err := c.start()
 			if col.name == "updated_at" {
 				is.NoErr(err)
 				is.True(report.OK())
@@ -149,11 +148,11 @@ func TestEditedHead(t *testing.T) {
 		"begun anew":   "UPDATE agentkey_logs SET size = 0, edge = x'', signed = x'', time = 0, kept_size = 0 WHERE organization = ?",
 		"taken away":   "DELETE FROM agentkey_logs WHERE organization = ?",
 	}
+	c := s.copy(t).keep()
 	for name, attack := range attacks {
 		for _, cold := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/cold=%v", name, cold), func(t *testing.T) {
-				t.Parallel()
-				c := s.copy(t)
+				c.reset(t)
 				if !cold {
 					c.warm()
 				}
@@ -215,7 +214,7 @@ func TestOlderLogPutBack(t *testing.T) {
 // number.
 func TestEditedLog(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	c := newSite(t).copy(t).keep()
 	for _, test := range []struct{ name, attack string }{
 		{"content", "UPDATE agentkey_events SET content = CAST(replace(content, '\"outcome\":\"ok\"', '\"outcome\":\"refused\"') AS BLOB) WHERE organization = ? AND seq = 5"},
 		{"content erased", "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq = 5"},
@@ -227,9 +226,8 @@ func TestEditedLog(t *testing.T) {
 		{"kept checkpoint", "UPDATE agentkey_checkpoints SET signed = (SELECT signed FROM agentkey_checkpoints WHERE organization <> ?1 LIMIT 1) WHERE organization = ?1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			is := is.New(t)
-			c := s.copy(t)
+			c.reset(t)
 			c.change(test.attack, c.org)
 			noErr(t, c.start())
 			report, err := c.m.Verify(t.Context(), c.owner)
@@ -259,17 +257,17 @@ func TestEditedLog(t *testing.T) {
 // either.
 func TestReconcileBelievesNoEditedLog(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	c := newSite(t).copy(t).keep()
 	for name, attack := range map[string]string{
 		"erased":  "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
 		"deleted": "DELETE FROM agentkey_events WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
 		"edited":  "UPDATE agentkey_events SET content = CAST(replace(content, '\"action\":\"grant.revoked\"', '\"action\":\"grant.expired\"') AS BLOB) WHERE organization = ? AND instr(content, 'grant.revoked') > 0",
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			is := is.New(t)
-			c := s.copy(t)
+			c.reset(t)
 			c.warm()
+			c.exec("DROP TABLE IF EXISTS old")
 			c.exec("CREATE TABLE old AS SELECT * FROM agentkey_grants WHERE id = ?", c.grant)
 			_, err := c.m.Revoke(t.Context(), c.owner, c.bot, c.shared)
 			noErr(t, err)
