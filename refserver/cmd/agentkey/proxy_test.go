@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/agentkey-dev/agentkey-go/audit"
 )
 
 // network is what a proxy makes of the network between a server and Postgres.
@@ -21,8 +23,8 @@ const (
 	delayed         // everything arrives, some time later
 )
 
-// cutCommit is what a proxy makes of the next COMMIT. In each case the server's
-// connection is cut, and it has no answer.
+// cutCommit is what a proxy makes of the next COMMIT of a vend. In each case it
+// has no answer: the server's connection is cut, or all are silent.
 type cutCommit int32
 
 const (
@@ -30,6 +32,7 @@ const (
 	cutBefore           // it never arrives
 	cutAfter            // it arrives, and is carried out
 	cutLate             // it arrives after the server has begun to look for it
+	cutSilent           // nothing arrives any more from here on
 )
 
 // lateness is how much later a late COMMIT arrives: before Postgres ends an idle
@@ -149,7 +152,16 @@ func (p *proxy) carry(server net.Conn) {
 		defer func() { _ = server.Close() }()
 		p.copy(server, postgres, nil)
 	}()
-	p.copy(postgres, server, func(part []byte) bool { return p.cutHere(server, postgres, part) })
+	vending := false
+	p.copy(postgres, server, func(part []byte) bool {
+		vending = vending || bytes.Contains(part, []byte(audit.ActionCredentialVended))
+		if !bytes.Contains(part, []byte("commit\x00")) { // as a simple query, which the driver makes of it
+			return false
+		}
+		cut := vending && p.cutHere(server, postgres, part)
+		vending = false
+		return cut
+	})
 	_ = postgres.(*net.UnixConn).CloseWrite() // it carries out what it has read
 	<-answers
 }
@@ -190,17 +202,19 @@ func (p *proxy) wait() {
 	}
 }
 
-// cutHere cuts the connection if what is carried commits, and a commit is to be
-// cut. The driver sends COMMIT as a simple query.
+// cutHere cuts the connection, if one is to be cut, where it carries a COMMIT.
 func (p *proxy) cutHere(server, postgres net.Conn, part []byte) bool {
-	if !bytes.Contains(part, []byte("commit\x00")) {
-		return false
-	}
 	how := cutCommit(p.next.Swap(int32(cutNone)))
-	if how == cutNone {
+	switch how {
+	case cutNone:
+		return false
+	case cutSilent:
+		p.set(silent)
+		p.cuts.Add(1)
+		p.wait()
 		return false
 	}
-	defer p.cuts.Add(1)
+	p.cuts.Add(1)
 	_ = server.Close()
 	if how == cutBefore {
 		return true
