@@ -27,6 +27,7 @@ type Manager struct {
 	publicKey    string
 	verifier     *audit.Verifiers
 	keys         *keyring
+	queues       queues
 	heads        heads
 	refusals     refusals
 	failures     failures
@@ -58,6 +59,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v,
+		queues:   queues{byOrganization: make(map[string]*queue)},
 		heads:    heads{last: make(map[string]knownHead)},
 		refusals: refusals{counts: make(map[refusalKey]*refusalCount)},
 		failures: failures{counts: make(map[string]*failureCount)},
@@ -170,7 +172,7 @@ func (m *Manager) begin(ctx context.Context) error {
 				return errors.Join(err, errConflict)
 			}
 		}
-		_, err = m.appendEvents(ctx, tx, u, head, audit.Tree{}, r.signer)
+		_, err = m.appendEvents(ctx, tx, u, u.events, head, audit.Tree{}, r.signer)
 		return err
 	})
 	if errors.Is(err, errConflict) {
@@ -180,10 +182,10 @@ func (m *Manager) begin(ctx context.Context) error {
 }
 
 func (m *Manager) firstUnit(organization string, now int64, r *ring) *unit {
-	return &unit{
+	return &unit{state: &state{
 		organization: organization, installation: m.installation, now: now, ring: r,
 		records: make(map[recordRef]storage.Record),
-	}
+	}}
 }
 
 // newKeys makes and wraps the first data keys of an organization.

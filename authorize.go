@@ -355,7 +355,7 @@ func (m *Manager) readOnce(ctx context.Context, organization string, fresh bool,
 		if err != nil {
 			return err
 		}
-		u := &unit{organization: organization, installation: m.installation, ring: r, now: max(micros(m.config.Clock()), head.Time)}
+		u := &unit{state: &state{organization: organization, installation: m.installation, ring: r, now: max(micros(m.config.Clock()), head.Time)}}
 		return fn(ctx, tx, u)
 	})
 	if err != nil {

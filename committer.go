@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 
@@ -20,6 +21,9 @@ type operation struct {
 	organization string
 	needs        needs
 	decide       func(u *unit) error
+	// bulk says that decide looks up what it needs by id and goes through no list:
+	// the reads of neighbours that say so are made together.
+	bulk bool
 }
 
 // maxRuns bounds how often an operation is decided again because data keys or
@@ -52,27 +56,80 @@ func (h *heads) set(organization string, k knownHead) {
 	h.last[organization] = k
 }
 
-// commit decides op under the head, writes its changes and events in one
-// transaction, and runs what follows the commit once that is durable.
+// commit decides op under the head, writes its changes and events, and runs what
+// follows the commit once that is durable. Operations that wait for the same head
+// share a transaction, see queue.
 func (m *Manager) commit(ctx context.Context, op operation) error {
 	if err := m.enter(); err != nil {
 		return err
 	}
 	defer m.leave()
-	return m.carryOut(ctx, op)
+	// The keys are at hand before the operation queues up: who waits for a provider
+	// that is slow or away holds up nobody, and all who do share what it answers.
+	keys, err := m.rings(ctx, op.organization, false)
+	if err != nil {
+		if errors.Is(err, ErrIntegrity) {
+			m.reportIntegrity(ctx, op.organization, err)
+		}
+		return err
+	}
+	defer keys.release()
+	return m.queues.of(op.organization).submit(&pending{ctx: ctx, op: op, keys: keys}, m.carryOut)
 }
 
-// carryOut is commit for those who are counted in already, and for Close.
-func (m *Manager) carryOut(ctx context.Context, op operation) error {
-	fresh := false
-	for range maxRuns {
-		u, err := m.attempt(ctx, op, fresh)
-		if err == nil {
-			for _, f := range u.committed {
-				f()
-			}
-			return nil
+// rings are the keys that a transaction needs: the organization's own, and those
+// that sign heads.
+type rings struct{ own, signing *ring }
+
+func (m *Manager) rings(ctx context.Context, organization string, fresh bool) (*rings, error) {
+	own, err := m.keys.acquire(ctx, organization, fresh)
+	if err != nil {
+		return nil, err
+	}
+	signing, err := m.keys.acquire(ctx, storage.System, false)
+	if err != nil {
+		own.release()
+		return nil, err
+	}
+	return &rings{own, signing}, nil
+}
+
+func (r *rings) release() {
+	r.own.release()
+	r.signing.release()
+}
+
+// carryOut decides operations of one organization in one transaction, and tells
+// each what came of it. If something is wrong with one of them, each gets a
+// transaction of its own, so that it fails nobody else.
+func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
+	b, err := m.attempt(ctx, ps, false)
+	var fault *faultError
+	switch {
+	case err == nil:
+		b.committed()
+	case len(ps) > 1 && errors.As(err, &fault):
+		for _, p := range ps {
+			p.err = m.alone(p.ctx, p.op)
 		}
+	case len(ps) > 1:
+		for _, p := range ps {
+			p.err = err
+		}
+	default:
+		ps[0].err = m.again(ctx, ps[0].op, err)
+	}
+}
+
+// alone decides one operation in a transaction of its own, whoever waits.
+func (m *Manager) alone(ctx context.Context, op operation) error {
+	return m.again(ctx, op, errConflict)
+}
+
+// again decides op until its rows and data keys stay as they are. The error is
+// that of its last run.
+func (m *Manager) again(ctx context.Context, op operation, err error) error {
+	for range maxRuns {
 		if errors.Is(err, ErrIntegrity) {
 			m.reportIntegrity(ctx, op.organization, err)
 			return err
@@ -80,51 +137,91 @@ func (m *Manager) carryOut(ctx context.Context, op operation) error {
 		if !errors.Is(err, errStale) && !errors.Is(err, errConflict) {
 			return err
 		}
-		fresh = errors.Is(err, errStale)
+		p := &pending{ctx: ctx, op: op}
+		var b *batch
+		if b, err = m.attempt(ctx, []*pending{p}, errors.Is(err, errStale)); err == nil {
+			b.committed()
+			return p.err
+		}
 	}
-	if fresh {
+	if errors.Is(err, errStale) {
 		return fmt.Errorf("%w: data keys keep changing", ErrStorage)
 	}
-	return fmt.Errorf("%w: %w", ErrStorage, errConflict)
+	if errors.Is(err, errConflict) {
+		return fmt.Errorf("%w: %w", ErrStorage, errConflict)
+	}
+	if errors.Is(err, ErrIntegrity) {
+		m.reportIntegrity(ctx, op.organization, err)
+	}
+	return err
 }
 
-// attempt runs op once in a transaction of its own. Keys are unwrapped before
-// the head is taken, never while it is held.
-func (m *Manager) attempt(ctx context.Context, op operation, fresh bool) (*unit, error) {
-	r, err := m.keys.acquire(ctx, op.organization, fresh)
-	if err != nil {
-		return nil, err
-	}
-	defer r.release()
-	signing, err := m.keys.acquire(ctx, storage.System, false)
-	if err != nil {
-		return nil, err
-	}
-	defer signing.release()
+// batch is the operations of one transaction and what they come to.
+type batch struct {
+	m        *Manager
+	ps       []*pending
+	units    []*unit // of the operations that stand, in their order
+	recorded map[refusalKey]recorded
+	next     knownHead
+}
 
-	var u *unit
-	var next knownHead
-	var fault error // what went wrong before storage was asked to commit
-	err = m.store.Update(ctx, op.organization, func(ctx context.Context, tx storage.Tx) error {
-		u, next = &unit{organization: op.organization, installation: m.installation, ring: r}, knownHead{}
-		fault = m.decide(ctx, tx, u, op, signing.signer, &next)
+// recorded is a refusal that a unit of the batch has recorded.
+type recorded struct {
+	unit  *unit
+	event audit.Event
+}
+
+// faultError is what went wrong before storage was asked to commit: nothing of
+// the batch stands.
+type faultError struct{ err error }
+
+func (e *faultError) Error() string { return e.err.Error() }
+func (e *faultError) Unwrap() error { return e.err }
+
+// attempt runs operations once in one transaction. Keys are unwrapped before the
+// head is taken, never while it is held. On an error nothing of them stands, or,
+// for ErrUnknown, nobody can tell.
+func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batch, error) {
+	organization := ps[0].op.organization
+	keys := ps[0].keys
+	if keys == nil || fresh {
+		var err error
+		if keys, err = m.rings(ctx, organization, fresh); err != nil {
+			return nil, err
+		}
+		defer keys.release()
+	}
+	var b *batch
+	var fault error
+	err := m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+		b = &batch{m: m, ps: ps, recorded: make(map[refusalKey]recorded)}
+		fault = b.run(ctx, tx, organization, keys)
 		return fault
 	})
 	if err != nil {
 		if fault != nil && errors.Is(err, fault) {
-			return nil, operationError(fault)
+			return nil, &faultError{operationError(fault)}
 		}
 		return nil, storageError(err)
 	}
-	if next.head.Size > 0 {
-		m.heads.set(op.organization, next)
+	if b.next.head.Size > 0 {
+		m.heads.set(organization, b.next)
 	}
-	return u, nil
+	return b, nil
+}
+
+// committed runs what follows the commit.
+func (b *batch) committed() {
+	for _, u := range b.units {
+		for _, f := range u.committed {
+			f()
+		}
+	}
 }
 
 // operationError leaves what an operation decided as it is and maps the rest.
 func operationError(err error) error {
-	if errors.Is(err, errStale) || errors.Is(err, errConflict) || isOwn(err) {
+	if err == nil || errors.Is(err, errStale) || errors.Is(err, errConflict) || isOwn(err) {
 		return err
 	}
 	return storageError(err)
@@ -142,24 +239,69 @@ func isOwn(err error) bool {
 	return false
 }
 
-func (m *Manager) decide(ctx context.Context, tx storage.Tx, u *unit, op operation, signer *audit.Signer, next *knownHead) error {
+// run decides the operations one after another, each on what those before it
+// have left, and writes what stands under one signed head.
+func (b *batch) run(ctx context.Context, tx storage.Tx, organization string, keys *rings) error {
 	head, err := tx.Head(ctx)
 	if err != nil {
 		return err
 	}
-	tree, err := m.checkHead(u, head)
+	base := state{organization: organization, installation: b.m.installation, ring: keys.own, batch: b}
+	tree, err := b.m.checkHead(&unit{state: &base}, head)
 	if err != nil {
 		return err
 	}
-	clock := micros(m.config.Clock())
-	u.now = max(clock, head.Time)
-	u.skewed = head.Now != 0 && max(clock-head.Now, head.Now-clock) > maxSkew
-	if err := u.load(ctx, tx, op.needs); err != nil {
+	clock := micros(b.m.config.Clock())
+	base.now = max(clock, head.Time)
+	base.skewed = head.Now != 0 && max(clock-head.Now, head.Now-clock) > maxSkew
+	for rest := b.ps; len(rest) > 0; {
+		n := neighbours(rest)
+		if err := b.decide(ctx, tx, base, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return b.append(ctx, tx, head, tree, keys.signing.signer)
+}
+
+// neighbours is how many operations from the first on are read for together.
+func neighbours(ps []*pending) int {
+	n := 1
+	for ps[0].op.bulk && n < len(ps) && ps[n].op.bulk {
+		n++
+	}
+	return n
+}
+
+// decide reads what some operations need, lets each decide, and writes what they
+// changed, so that the next ones read it.
+func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pending) error {
+	n := ps[0].op.needs
+	for _, p := range ps[1:] {
+		n = n.and(p.op.needs)
+	}
+	shared := &unit{state: &base}
+	if err := shared.load(ctx, tx, n); err != nil {
 		return err
 	}
-	if err := op.decide(u); err != nil {
-		return err
+	for _, p := range ps {
+		u := &unit{state: &base}
+		if p.err = operationError(p.op.decide(u)); p.err != nil {
+			if errors.Is(p.err, errStale) || errors.Is(p.err, errConflict) || errors.Is(p.err, ErrIntegrity) || len(ps) > 1 {
+				return p.err // what it has changed already stands in the state of its neighbours
+			}
+			maps.DeleteFunc(b.recorded, func(_ refusalKey, r recorded) bool { return r.unit == u })
+			continue
+		}
+		b.units = append(b.units, u)
+		if err := u.write(ctx, tx); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (u *unit) write(ctx context.Context, tx storage.Tx) error {
 	for _, w := range u.writes {
 		ok, err := w(ctx, tx)
 		if err != nil {
@@ -169,15 +311,23 @@ func (m *Manager) decide(ctx context.Context, tx storage.Tx, u *unit, op operati
 			return errConflict
 		}
 	}
-	if len(u.outbox) > 0 {
-		if err := tx.Enqueue(ctx, u.outbox); err != nil {
-			return err
-		}
-	}
-	if len(u.events) == 0 {
+	if len(u.outbox) == 0 {
 		return nil
 	}
-	*next, err = m.appendEvents(ctx, tx, u, head, tree, signer)
+	return tx.Enqueue(ctx, u.outbox)
+}
+
+// append appends the events of all units.
+func (b *batch) append(ctx context.Context, tx storage.Tx, head storage.Head, tree audit.Tree, signer *audit.Signer) error {
+	var events []*entry
+	for _, u := range b.units {
+		events = append(events, u.events...)
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	var err error
+	b.next, err = b.m.appendEvents(ctx, tx, b.units[0], events, head, tree, signer)
 	return err
 }
 
@@ -226,18 +376,17 @@ func (e *headError) Unwrap() error { return ErrIntegrity }
 // appendChunk is how many events one signed head covers at most.
 const appendChunk = 4096
 
-// appendEvents numbers, encodes and hashes the unit's events and signs the head.
-func (m *Manager) appendEvents(ctx context.Context, tx storage.Tx, u *unit, head storage.Head, tree audit.Tree, signer *audit.Signer) (next knownHead, err error) {
+// appendEvents numbers, encodes and hashes events and signs the head.
+func (m *Manager) appendEvents(ctx context.Context, tx storage.Tx, u *unit, events []*entry, head storage.Head, tree audit.Tree, signer *audit.Signer) (next knownHead, err error) {
 	if head.Size == 0 {
 		head.Epoch = 1
 	}
 	next = knownHead{head: head, tree: tree}
-	for part := range slices.Chunk(u.events, appendChunk) {
+	for part := range slices.Chunk(events, appendChunk) {
 		if next, err = m.appendPart(ctx, tx, u, part, next, signer); err != nil {
 			return knownHead{}, err
 		}
 	}
-	u.signed = next.head.Signed
 	return next, nil
 }
 
@@ -261,7 +410,7 @@ func (m *Manager) appendPart(ctx context.Context, tx storage.Tx, u *unit, part [
 		return knownHead{}, fmt.Errorf("agentkey: extend the log: %w", err)
 	}
 	for i, e := range part {
-		e.leaf = x.Leaves[i]
+		e.leaf, e.signed = x.Leaves[i], x.Head.Signed
 		lines[i].Seq, lines[i].Content, lines[i].Leaf = events[i].Seq, x.Contents[i], x.Leaves[i]
 	}
 	seal, err := u.ring.rows.Seal(storage.HeadRow(u.installation, u.organization, x.Head))
@@ -306,7 +455,7 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 	m.log.LogAttrs(ctx, slog.LevelError, "integrity failure", slog.String("organization", organization),
 		slog.String("kind", target.Kind), slog.String("id", target.ID))
 	key := refusalKey{organization: log, subject: organization + "/" + target.Kind + "/" + target.ID, reason: ErrIntegrity.Code}
-	u, err := m.attempt(ctx, operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
+	p := &pending{ctx: ctx, op: operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {
 			e := u.event(system, audit.ActionIntegrityFailed)
 			e.Outcome, e.Reason, e.Target = audit.OutcomeRefused, ErrIntegrity.Code, target
@@ -315,12 +464,11 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 			}
 		})
 		return nil
-	}}, false)
+	}}}
+	b, err := m.attempt(ctx, []*pending{p}, false)
 	if err != nil {
 		m.log.LogAttrs(ctx, slog.LevelError, "integrity failure not recorded", slog.String("organization", organization), slog.Any("error", err))
 		return
 	}
-	for _, f := range u.committed {
-		f()
-	}
+	b.committed()
 }

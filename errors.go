@@ -93,13 +93,14 @@ var (
 	ErrCatalogFull       = &Error{"catalog_full", ErrConflict, "the catalog is full", "Delete tools that nobody uses."}
 	ErrChanged           = &Error{"changed", ErrConflict, "the record changed meanwhile", "Read it again and repeat."}
 
-	ErrClosed    = &Error{"closed", ErrUnavailable, "the manager is closed", "Try again in a moment."}
-	ErrStorage   = &Error{"storage", ErrUnavailable, "storage does not answer", "Try again in a moment."}
-	ErrKeys      = &Error{"keys", ErrUnavailable, "the key provider does not answer", "Try again in a moment."}
-	ErrLimiter   = &Error{"limiter", ErrUnavailable, "the rate limiter does not answer", "Try again in a moment."}
-	ErrClock     = &Error{"clock", ErrUnavailable, "the clock of this node is wrong", "Try again in a moment."}
-	ErrUnknown   = &Error{"unknown_outcome", ErrUnavailable, "the outcome is unknown", "Look before you repeat this: it may have been done."}
-	ErrIntegrity = &Error{"integrity", ErrUnavailable, "a stored record fails its integrity check", "An administrator has to look at this: the record was damaged or changed by hand."}
+	ErrClosed     = &Error{"closed", ErrUnavailable, "the manager is closed", "Try again in a moment."}
+	ErrStorage    = &Error{"storage", ErrUnavailable, "storage does not answer", "Try again in a moment."}
+	ErrKeys       = &Error{"keys", ErrUnavailable, "the key provider does not answer", "Try again in a moment."}
+	ErrLimiter    = &Error{"limiter", ErrUnavailable, "the rate limiter does not answer", "Try again in a moment."}
+	ErrOverloaded = &Error{"overloaded", ErrUnavailable, "too many calls wait", "Try again in a moment."}
+	ErrClock      = &Error{"clock", ErrUnavailable, "the clock of this node is wrong", "Try again in a moment."}
+	ErrUnknown    = &Error{"unknown_outcome", ErrUnavailable, "the outcome is unknown", "Look before you repeat this: it may have been done."}
+	ErrIntegrity  = &Error{"integrity", ErrUnavailable, "a stored record fails its integrity check", "An administrator has to look at this: the record was damaged or changed by hand."}
 )
 
 // FieldError is one thing wrong with an input. It never holds the input.

@@ -139,7 +139,7 @@ func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrgan
 				return errConflict
 			}
 		}
-		_, err = m.appendEvents(ctx, tx, u, storage.Head{}, audit.Tree{}, signing.signer)
+		_, err = m.appendEvents(ctx, tx, u, u.events, storage.Head{}, audit.Tree{}, signing.signer)
 		return err
 	})
 	if err != nil {

@@ -41,7 +41,13 @@ type refusals struct {
 // minute already: then it is counted. A full table records every one.
 func (m *Manager) refuse(u *unit, key refusalKey, record func()) {
 	key.minute = u.now / minute
-	if first, ok := m.refusals.find(key); ok {
+	first, ok := m.refusals.find(key)
+	if !ok {
+		var earlier recorded // in this transaction
+		earlier, ok = u.batch.recorded[key]
+		first = earlier.event
+	}
+	if ok {
 		now := u.now
 		u.then(func() { m.refusals.repeat(key, first, now) })
 		return
@@ -49,6 +55,7 @@ func (m *Manager) refuse(u *unit, key refusalKey, record func()) {
 	before := len(u.events)
 	record()
 	e := u.events[before]
+	u.batch.recorded[key] = recorded{u, e.Event}
 	u.then(func() { m.refusals.add(key, e.Event) })
 }
 
@@ -209,7 +216,7 @@ func (m *Manager) flush(ctx context.Context, all bool) error {
 }
 
 func (m *Manager) flushRefusal(ctx context.Context, key refusalKey, c *refusalCount) error {
-	return m.carryOut(ctx, operation{organization: key.organization, decide: func(u *unit) error {
+	return m.alone(ctx, operation{organization: key.organization, decide: func(u *unit) error {
 		e := u.event(system, c.event.Action)
 		actor := c.event.Actor
 		e.Actor, e.Outcome, e.Reason, e.Target = actor, c.event.Outcome, c.event.Reason, c.event.Target
@@ -225,7 +232,7 @@ const maxFailureEvents = 500
 func (m *Manager) flushFailures(ctx context.Context, taken []*failureCount) error {
 	for start := 0; start < len(taken); start += maxFailureEvents {
 		part := taken[start:min(start+maxFailureEvents, len(taken))]
-		err := m.carryOut(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+		err := m.alone(ctx, operation{organization: storage.System, decide: func(u *unit) error {
 			for _, c := range part {
 				e := u.event(who{actor: audit.Actor{Kind: audit.ActorUnknown}}, audit.ActionAuthFailed)
 				e.Outcome, e.Reason = audit.OutcomeRefused, c.reason

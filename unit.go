@@ -50,10 +50,41 @@ func (n needs) check() error {
 	return checkTexts(ids...)
 }
 
+// and is what both need. Only needs of rows by their ids go together.
+func (n needs) and(o needs) needs {
+	n.keys = both(n.keys, o.keys)
+	n.agents = both(n.agents, o.agents)
+	n.tools = both(n.tools, o.tools)
+	n.pairs = both(n.pairs, o.pairs)
+	n.windows = both(n.windows, o.windows)
+	n.credentials = n.credentials || o.credentials
+	return n
+}
+
+func both[T comparable](a, b []T) []T {
+	a = slices.Clip(a)
+	for _, v := range b {
+		if !slices.Contains(a, v) {
+			a = append(a, v)
+		}
+	}
+	return a
+}
+
 // unit is what an operation sees of an organization while its head is held, and
-// what it wants changed. Reads have passed their row seals; changes seal their
-// rows and join the event that reports them: there is no change without one.
+// what it wants changed. Changes seal their rows and join the event that reports
+// them: there is no change without one.
 type unit struct {
+	*state
+	events    []*entry
+	writes    []write
+	outbox    []storage.Delivery
+	committed []func() // what follows the commit
+}
+
+// state is what was read, and has passed its row seals.
+type state struct {
+	batch        *batch // nil in a view
 	organization string
 	installation string
 	now          int64 // never before the log's last event
@@ -73,12 +104,6 @@ type unit struct {
 	configKey   string
 	windows     map[storage.WindowRef][]int64
 	skewed      bool // this node's clock is too far from the database's
-
-	signed    []byte // the head that the commit signed
-	events    []*entry
-	writes    []write
-	outbox    []storage.Delivery
-	committed []func() // what follows the commit
 }
 
 type write func(ctx context.Context, tx storage.Tx) (bool, error)
@@ -88,6 +113,7 @@ type entry struct {
 	audit.Event
 	personal audit.Personal
 	leaf     audit.Hash
+	signed   []byte // the head that covers it
 }
 
 // integrityError says that a row's seal does not fit it. It is an ErrIntegrity.

@@ -54,7 +54,7 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 	if m.config.SharedLimits {
 		n.windows = []storage.WindowRef{v.window()}
 	}
-	if err := m.commit(ctx, operation{organization: c.org, needs: n, decide: v.decide}); err != nil {
+	if err := m.commit(ctx, operation{organization: c.org, needs: n, decide: v.decide, bulk: true}); err != nil {
 		v.secret.Destroy()
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, v.refused
 	}
 	v.out.Credential = v.secret
-	v.out.Seq, v.out.Leaf, v.out.Checkpoint = v.event.Seq, v.event.leaf, v.unit.signed
+	v.out.Seq, v.out.Leaf, v.out.Checkpoint = v.event.Seq, v.event.leaf, v.event.signed
 	return v.out, nil
 }
 
@@ -80,7 +80,6 @@ type vend struct {
 	limit   ratelimit.Decision
 	refused error
 	event   *entry
-	unit    *unit
 	out     *Vended
 }
 
@@ -91,7 +90,7 @@ func (v *vend) window() storage.WindowRef {
 
 func (v *vend) decide(u *unit) error {
 	v.secret.Destroy()
-	v.secret, v.refused, v.out, v.unit = nil, nil, nil, u
+	v.secret, v.refused, v.out = nil, nil, nil
 	if u.skewed {
 		return ErrClock
 	}

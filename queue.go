@@ -1,0 +1,133 @@
+package agentkey
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// maxBatch is how many operations share a transaction at most.
+const maxBatch = 256
+
+// maxWaiting bounds the operations that wait for one organization's head.
+const maxWaiting = 4096
+
+// queues holds the queue of each organization.
+type queues struct {
+	mu             sync.Mutex
+	byOrganization map[string]*queue
+}
+
+func (q *queues) of(organization string) *queue {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	one := q.byOrganization[organization]
+	if one == nil {
+		one = new(queue)
+		q.byOrganization[organization] = one
+	}
+	return one
+}
+
+// queue coalesces commits: what has queued up while one transaction ran is
+// decided in the next, in the order in which it came, and nobody ever waits for
+// company. No goroutine belongs to it: the first who waits carries out the batch
+// for all.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*pending
+	busy    bool // somebody is carrying out a batch
+}
+
+// pending is an operation that waits, and its answer.
+type pending struct {
+	ctx  context.Context
+	op   operation
+	keys *rings // nil: to be acquired
+	err  error
+	done chan struct{} // closed when err is there
+	lead chan struct{} // closed when it is this one's turn to carry out a batch
+}
+
+// submit queues p and answers what came of it. An operation whose caller goes
+// before its turn is dropped; one that is being carried out is waited for. A full
+// queue is refused at once.
+func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) error {
+	ctx := p.ctx
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.done, p.lead = make(chan struct{}), make(chan struct{})
+	q.mu.Lock()
+	if len(q.waiting) >= maxWaiting {
+		q.mu.Unlock()
+		return ErrOverloaded
+	}
+	q.waiting = append(q.waiting, p)
+	leads := !q.busy
+	q.busy = true
+	q.mu.Unlock()
+	if leads {
+		q.carry(ctx, carryOut)
+		return p.err
+	}
+	select {
+	case <-p.done:
+	case <-p.lead:
+		q.carry(ctx, carryOut)
+	case <-ctx.Done():
+		if q.withdraw(p) {
+			return ctx.Err()
+		}
+		select {
+		case <-p.done:
+		case <-p.lead:
+			q.carry(ctx, carryOut)
+		}
+	}
+	return p.err
+}
+
+// withdraw takes p out of the queue, unless its turn has come.
+func (q *queue) withdraw(p *pending) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-p.lead:
+		return false
+	default:
+	}
+	i := slices.Index(q.waiting, p)
+	if i < 0 {
+		return false
+	}
+	q.waiting = slices.Delete(q.waiting, i, i+1)
+	return true
+}
+
+// carry carries out one batch, the caller's operation in it, and hands over to
+// the first who waits then.
+func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pending)) {
+	q.mu.Lock()
+	n := min(len(q.waiting), maxBatch)
+	ps := slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	q.mu.Unlock()
+	for _, p := range ps {
+		p.err = ErrUnknown // unless it is told otherwise: a panic passes through here
+	}
+	defer func() {
+		for _, p := range ps {
+			close(p.done)
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.busy = len(q.waiting) > 0; q.busy {
+			close(q.waiting[0].lead)
+		}
+	}()
+	if len(ps) > 1 {
+		ctx = context.WithoutCancel(ctx) // one caller's end is not the others'
+	}
+	carryOut(ctx, ps)
+}
