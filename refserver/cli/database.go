@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +21,9 @@ import (
 // databaseFlags say where the records and the log are kept.
 type databaseFlags struct {
 	Database string `env:"AGENTKEY_DATABASE" placeholder:"URL" help:"sqlite:PATH, or postgres://… (in the variable rather than here: others can read arguments). Default: a SQLite file in the state directory."`
+
+	Schema           string `env:"AGENTKEY_DATABASE_SCHEMA" placeholder:"NAME" help:"Schema of the tables, on Postgres. Default: public."`
+	InsecureDatabase bool   `env:"AGENTKEY_INSECURE_DATABASE" help:"Take a Postgres on another machine without sslmode=verify-full, on a network that is trusted by other means."`
 }
 
 // maxPostgres bounds the connections that one server keeps.
@@ -29,9 +31,11 @@ const maxPostgres = 20
 
 // location is a database as the setting names it.
 type location struct {
-	path string // of a SQLite file
-	dsn  string // of Postgres; may hold a password
-	name string // for people; holds none
+	path      string // of a SQLite file
+	dsn       string // of Postgres; may hold a password
+	name      string // for people; holds none
+	schema    string // of Postgres; empty is public
+	unchecked bool   // Postgres elsewhere, without proof that it is the right one
 }
 
 func (l location) sqlite() bool { return l.path != "" }
@@ -41,6 +45,10 @@ var errDatabase = &usageError{"AGENTKEY_DATABASE (or --database) must be sqlite:
 // locate reads the setting.
 func (f databaseFlags) locate(s *session) (location, error) {
 	switch {
+	case strings.HasPrefix(f.Database, "postgres://"), strings.HasPrefix(f.Database, "postgresql://"):
+		return f.locatePostgres()
+	case f.Schema != "" || f.InsecureDatabase:
+		return location{}, &usageError{"--schema and --insecure-database are for Postgres"}
 	case f.Database == "":
 		dir, err := s.directory("XDG_STATE_HOME", ".local/state")
 		if err != nil {
@@ -49,12 +57,6 @@ func (f databaseFlags) locate(s *session) (location, error) {
 		return sqliteAt(filepath.Join(dir, "agentkey.db"))
 	case strings.HasPrefix(f.Database, "sqlite:"):
 		return sqliteAt(strings.TrimPrefix(f.Database, "sqlite:"))
-	case strings.HasPrefix(f.Database, "postgres://"), strings.HasPrefix(f.Database, "postgresql://"):
-		u, err := url.Parse(f.Database) // its error would quote the password
-		if err != nil {
-			return location{}, errDatabase
-		}
-		return location{dsn: f.Database, name: (&url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}).String()}, nil
 	}
 	return location{}, errDatabase
 }
@@ -122,7 +124,7 @@ func (l location) handle() (*bunstore.Store, func() error, error) {
 	}
 	db.SetMaxOpenConns(maxPostgres)
 	db.SetMaxIdleConns(maxPostgres)
-	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New())})
+	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: l.schema})
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

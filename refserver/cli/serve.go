@@ -18,7 +18,10 @@ import (
 // served any more.
 const closeTime = 10 * time.Second
 
-type serveCommand struct {
+type serveCommand struct{ serveFlags }
+
+// serveFlags are the settings of a server.
+type serveFlags struct {
 	databaseFlags
 	encryptionFlags
 	limitFlags
@@ -31,8 +34,11 @@ type serveCommand struct {
 	LogFormat    string   `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
 }
 
-// limitFlags are the rate limits, one for each tier.
+// limitFlags are the rate limits, one for each tier, and where their windows are
+// kept.
 type limitFlags struct {
+	SharedLimits *bool `env:"AGENTKEY_SHARED_LIMITS" negatable:"" help:"Keep the windows of agents and administrators in the database, so that all servers on it share them. Default: on Postgres."`
+
 	LimitPreauth    policy `env:"AGENTKEY_LIMIT_PREAUTH" default:"${limit_preauth}" placeholder:"N/TIME" help:"Calls of one address, before authentication; or off."`
 	LimitRead       policy `env:"AGENTKEY_LIMIT_READ" default:"${limit_read}" placeholder:"N/TIME" help:"Reads of one agent; or off."`
 	LimitCredential policy `env:"AGENTKEY_LIMIT_CREDENTIAL" default:"${limit_credential}" placeholder:"N/TIME" help:"Credentials fetched by one agent; or off."`
@@ -58,7 +64,15 @@ func (f limitFlags) policies() ratelimit.Policies {
 	}
 }
 
-func (c *serveCommand) logger(s *session) *slog.Logger {
+// shared says whether the windows are kept in the database.
+func (f limitFlags) shared(at location) bool {
+	if f.SharedLimits == nil {
+		return !at.sqlite()
+	}
+	return *f.SharedLimits
+}
+
+func (c *serveFlags) logger(s *session) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of four known words
 	options := &slog.HandlerOptions{Level: level}
@@ -86,7 +100,12 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if err := s.checkBootstrapToken(); err != nil {
 		return err
 	}
-	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Policies: c.policies(), Logger: log, Clock: s.options.Clock})
+	if at.unchecked {
+		log.Warn("the connection to the database is not checked: --insecure-database")
+	}
+	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{
+		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock,
+	})
 	if err != nil {
 		return err
 	}
@@ -111,7 +130,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	return server.Run(ctx)
 }
 
-func (c *serveCommand) config(s *session, log *slog.Logger) refserver.Config {
+func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
 	return refserver.Config{
 		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy,
 		Logger: log, Clock: s.options.Clock,
