@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -38,6 +39,9 @@ func (m *Manager) CreateOrganization(ctx context.Context, a Actor, in CreateOrga
 	}
 	defer m.leave()
 	if err := m.checkFree(ctx, in.Token); err != nil {
+		if in.First && errors.Is(err, ErrTokenTaken) {
+			err = ErrNotFirst // who has the token has an organization
+		}
 		return CreatedOrganization{}, err
 	}
 	id, err := m.register(ctx, a, in.First)
