@@ -242,7 +242,7 @@ func (t *tx) commit(ctx context.Context) error {
 	// it and the search for the outcome share their time.
 	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTime)
 	defer cancel()
-	err := t.end(t.sql.Commit)
+	err := t.endWithin(storage.UpdateTime, t.sql.Commit)
 	switch {
 	case err == nil:
 		return nil
@@ -254,8 +254,8 @@ func (t *tx) commit(ctx context.Context) error {
 	return t.store.resolve(left, t.organization, t.appended)
 }
 
-// outcomeTime leaves room for the answer within storage.ResolveTime.
-const outcomeTime = storage.ResolveTime - 200*time.Millisecond
+// outcomeTime leaves room, within storage.ResolveTime, for what came before.
+const outcomeTime = storage.ResolveTime - 500*time.Millisecond
 
 // resolve finds out, under the head and before ctx ends, whether lines stand at
 // their numbers.
@@ -340,9 +340,11 @@ func (r *reader) undo() {
 }
 
 // end commits or rolls back, in bounded time on a connection that can hang.
-func (r *reader) end(how func() error) error {
+func (r *reader) end(how func() error) error { return r.endWithin(patience, how) }
+
+func (r *reader) endWithin(most time.Duration, how func() error) error {
 	if r.store.postgres {
-		timer := time.AfterFunc(patience, r.cancel)
+		timer := time.AfterFunc(most, r.cancel)
 		defer timer.Stop()
 	}
 	return how()

@@ -38,16 +38,17 @@ func killAgainAndAgain(t *testing.T, in installed, kills int) {
 	p, _ := in.start(t, binary, address)
 	l := newLoad(t, in.token, crashClients, p.url())
 	stop := l.run(t)
-	var starts []time.Duration
+	var starts, work []time.Duration
 	for range kills {
 		l.advance(t, random.Int64N(60)) // at once, too: while it is starting up
 		p.kill()
 		var took time.Duration
 		p, took = in.start(t, binary, address)
-		starts = append(starts, took)
+		starts, work = append(starts, took), append(work, p.worked())
 	}
 	l.advance(t, 20)
 	stop()
+	spread(t, "processor time until ready, with what was served by then", work, startTime)
 	spread(t, "ready after a kill", starts, within(startTime))
 	l.check(t)
 }

@@ -109,7 +109,7 @@ func TestCommitCut(t *testing.T) {
 	w := l.worker[0]
 	_, err := l.admin.Assign(t.Context(), w.id, l.tool, client.Decision{}, nil)
 	is.New(t).NoErr(err)
-	for range rounds(2, 50) {
+	for range rounds(2, 20) {
 		for _, how := range []cutCommit{cutBefore, cutAfter, cutLate} {
 			is := is.New(t)
 			before, had := len(vendedEvents(t, l.admin)), len(l.vends)
@@ -177,9 +177,9 @@ func TestCommitSilent(t *testing.T) {
 // A full disk means 503, and service goes on by itself when there is space again.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	sizes := []int64{6}
+	sizes := []int64{16}
 	if proving() {
-		sizes = []int64{6, 24, 256}
+		sizes = []int64{16, 48, 128}
 	}
 	for _, megabytes := range sizes {
 		disk := smallDisk(t, megabytes)

@@ -37,6 +37,7 @@ type load struct {
 	vends   []vendSeen
 	wrong   []string
 	slowest time.Duration
+	since   time.Time // what counts for slowest begins here
 }
 
 // worker is one client: an agent, and an administrator who decides for it.
@@ -158,12 +159,12 @@ func timed[T any](ctx context.Context, l *load, what string, call func() (T, err
 	began := time.Now()
 	v, err := call()
 	if ctx.Err() == nil { // else it was cut off by the end of the test
-		l.judge(what, err, time.Since(began))
+		l.judge(what, err, began)
 	}
 	return v, err
 }
 
-func (l *load) judge(what string, err error, took time.Duration) {
+func (l *load) judge(what string, err error, began time.Time) {
 	var answer *client.Error
 	switch {
 	case err == nil:
@@ -179,7 +180,10 @@ func (l *load) judge(what string, err error, took time.Duration) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.slowest = max(l.slowest, took)
+	if began.Before(l.since) {
+		began = l.since
+	}
+	l.slowest = max(l.slowest, time.Since(began))
 }
 
 func (l *load) fault(text string) {
@@ -188,12 +192,13 @@ func (l *load) fault(text string) {
 	l.wrong = append(l.wrong, text)
 }
 
-// takeSlowest answers the longest that a call took since it was asked last.
+// takeSlowest answers the longest that a call took since it was asked last. Of a
+// call that was under way then, what came before does not count.
 func (l *load) takeSlowest() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slowest := l.slowest
-	l.slowest = 0
+	l.slowest, l.since = 0, time.Now()
 	return slowest
 }
 
