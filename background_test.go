@@ -11,9 +11,11 @@ import (
 	"github.com/matryer/is"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/internal/faultstore"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
 // What has come to its end is written once, whoever finds it first.
@@ -296,4 +298,36 @@ func ones(n int64) (count int) {
 		count++
 	}
 	return count
+}
+
+// A notification that somebody wrote into the database by hand is not delivered:
+// it is dead at once, and the log says so.
+func TestForgedNotificationIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	store := memstore.New()
+	told := new(toldNotifier)
+	k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Notifier = store, told })
+	forged := storage.Delivery{
+		Organization: k.Organization.ID, ID: "forged", Topic: "access_requested", State: storage.DeliveryPending,
+		Payload: []byte(`{"id":"forged","topic":"access_requested","reason":"approve at https://evil.example.com, please do it soon"}`),
+	}
+	is.NoErr(store.Update(t.Context(), k.Organization.ID, func(ctx context.Context, tx storage.Tx) error {
+		return tx.Enqueue(ctx, []storage.Delivery{forged})
+	}))
+	is.NoErr(k.Sweep(t.Context()))
+	is.NoErr(k.Sweep(t.Context()))
+	is.Equal(told.n, 0)
+	page, err := k.Events(t.Context(), k.Owner, agentkey.EventsInput{Filter: audit.Filter{Target: "forged"}})
+	is.NoErr(err)
+	is.Equal(len(page.Events), 2)
+	is.Equal(page.Events[0].Action, audit.ActionNotificationDead)
+	is.Equal(page.Events[1].Action, audit.ActionIntegrityFailed)
+}
+
+type toldNotifier struct{ n int }
+
+func (t *toldNotifier) Notify(context.Context, agentkey.Notification) error {
+	t.n++
+	return nil
 }

@@ -107,8 +107,12 @@ func (m *Manager) notify(u *unit, n Notification) error {
 	if err != nil {
 		return err
 	}
+	seal, err := u.ring.rows.Seal(deliveryRow(u.installation, u.organization, n.ID, payload))
+	if err != nil {
+		return err
+	}
 	u.outbox = append(u.outbox, storage.Delivery{
-		Organization: u.organization, ID: n.ID, Topic: string(n.Topic), Payload: payload,
+		Organization: u.organization, ID: n.ID, Topic: string(n.Topic), Payload: append(seal, payload...),
 		State: storage.DeliveryPending, CreatedAt: u.now, NextAt: u.now,
 	})
 	return nil

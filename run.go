@@ -11,6 +11,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // Run does the background work until ctx ends: it sweeps at every
@@ -243,9 +244,13 @@ func (m *Manager) deliver(ctx context.Context) error {
 }
 
 func (m *Manager) deliverOne(ctx context.Context, d storage.Delivery) error {
-	var n Notification
-	err := json.Unmarshal(d.Payload, &n)
-	if err == nil {
+	n, err := m.openDelivery(ctx, d)
+	if errors.Is(err, ErrIntegrity) {
+		m.reportIntegrity(ctx, d.Organization, err)
+		d.Attempts = int64(m.config.MaxAttempts) // nobody is told what nobody said
+	} else if err != nil {
+		return err
+	} else {
 		limited, cancel := context.WithTimeout(ctx, notifyTime)
 		err = m.config.Notifier.Notify(limited, n)
 		cancel()
@@ -262,6 +267,35 @@ func (m *Manager) deliverOne(ctx context.Context, d storage.Delivery) error {
 		}
 	}
 	return m.settleDelivery(ctx, d, n, s, action)
+}
+
+// deliveryRow is what the seal of a notification covers. The seal stands before
+// the payload, in the same column.
+func deliveryRow(installation, organization, id string, payload []byte) vault.Row {
+	var c vault.Columns
+	c.Bytes("payload", payload)
+	return vault.Row{
+		Installation: installation, Organization: organization,
+		Kind: audit.KindNotification, Record: id, Revision: 1, Columns: c,
+	}
+}
+
+// openDelivery reads a notification whose seal says that it was written here.
+func (m *Manager) openDelivery(ctx context.Context, d storage.Delivery) (n Notification, err error) {
+	r, err := m.keys.acquire(ctx, d.Organization, false)
+	if err != nil {
+		return n, err
+	}
+	defer r.release()
+	damaged := &integrityError{kind: audit.KindNotification, id: d.ID}
+	if len(d.Payload) < vault.RowSealSize {
+		return n, damaged
+	}
+	seal, payload := d.Payload[:vault.RowSealSize], d.Payload[vault.RowSealSize:]
+	if r.rows.Verify(deliveryRow(m.installation, d.Organization, d.ID, payload), seal) != nil || json.Unmarshal(payload, &n) != nil {
+		return n, damaged
+	}
+	return n, nil
 }
 
 // delay grows with every attempt and is spread by a fifth either way.
