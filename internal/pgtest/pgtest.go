@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ const (
 	database  = "postgres"
 )
 
-var errMissing = errors.New("Postgres is not installed: install its server (Debian: apt-get install postgresql; " +
+var errMissing = errors.New("no Postgres server is installed: install one (Debian: apt-get install postgresql; " +
 	"macOS: brew install postgresql), or set " + Variable + " to the URL of a database")
 
 // DSN returns the URL of a database for tests. Tests share it, and each keeps
@@ -171,10 +172,6 @@ wait "$server" 2>/dev/null
 cd / && rm -rf "$3"
 `
 
-// held is the writing end of the pipe that the supervisor waits for. It is open
-// as long as this process lives.
-var held *os.File
-
 func supervise(ctx context.Context, bin, dir, data string, account *syscall.Credential) error {
 	reading, writing, err := os.Pipe()
 	if err != nil {
@@ -186,12 +183,16 @@ func supervise(ctx context.Context, bin, dir, data string, account *syscall.Cred
 	if err := shell.Start(); err != nil {
 		return errors.Join(err, reading.Close(), writing.Close())
 	}
-	held = writing
 	if err := reading.Close(); err != nil {
-		return err
+		return errors.Join(err, writing.Close())
 	}
 	gone := make(chan error, 1)
-	go func() { gone <- shell.Wait() }()
+	go func() {
+		gone <- shell.Wait()
+		// The supervisor waits for this end of the pipe, which therefore stays
+		// open as long as this process lives.
+		runtime.KeepAlive(writing)
+	}()
 	return await(ctx, bin, dir, gone)
 }
 
