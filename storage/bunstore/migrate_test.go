@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -127,4 +128,21 @@ func TestMigrateAfterCrash(t *testing.T) {
 			furnish(t, s, "acme", 1)
 		})
 	}
+}
+
+// TestMigratedTakesNoLock: where nothing is missing, Migrate does not wait for
+// who holds the lock.
+func TestMigratedTakesNoLock(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPostgres(t)
+	s := migrated(t, p)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := p.raw.Conn(ctx)
+	is.NoErr(err)
+	defer conn.Close()
+	_, err = conn.ExecContext(ctx, `SELECT pg_advisory_lock(('x' || substr(md5('agentkey migrations ' || $1), 1, 16))::bit(64)::bigint)`, p.where)
+	is.NoErr(err)
+	is.NoErr(s.Migrate(ctx))
 }
