@@ -44,10 +44,11 @@ type Config struct {
 	// client address stay in each process.
 	SharedLimits bool
 
-	// SoleApprover says whether nobody but the actor could approve. It is asked
-	// when the owner of an agent approves for it alone. Nil: judged by the
-	// administrators that the Manager keeps; an organization that keeps none is
-	// taken to have no other approver, and the event says so.
+	// SoleApprover says whether nobody but the actor could approve, for hosts with
+	// people of their own. It is asked when somebody approves or assigns, before the
+	// head is taken, and counts when the owner of the agent does so alone. Nil:
+	// judged by the administrators that the Manager keeps; the event says when an
+	// owner approved alone.
 	SoleApprover func(ctx context.Context, a Actor) (bool, error)
 
 	// Clock tells the time. Nil: time.Now. Whatever it says, time never goes

@@ -210,7 +210,7 @@ func (m *Manager) Approve(ctx context.Context, a Actor, request string, in Decis
 			return ErrAgentSuspended
 		}
 		t, err := grants.Approve(*g, grants.ApproveInput{
-			By: a.decider(), Owner: agent.Owner, OtherApprovers: d.others || u.otherApprovers(agent.Owner), Terms: d.terms,
+			By: a.decider(), Owner: agent.Owner, OtherApprovers: m.others(u, d, agent), Terms: d.terms,
 			RequiredApprovals: tool.RequiredApprovals, Approvals: u.approvals[g.ID],
 		}, u.now)
 		if err != nil {
@@ -253,7 +253,7 @@ func (m *Manager) Assign(ctx context.Context, a Actor, in AssignInput) (Grant, e
 		}
 		t, err := grants.Assign(g, grants.AssignInput{
 			Identity: grants.Identity{ID: d.grant, Organization: a.Organization, Agent: agent.ID, Tool: tool.ID},
-			By:       a.decider(), Owner: agent.Owner, OtherApprovers: d.others || u.otherApprovers(agent.Owner),
+			By:       a.decider(), Owner: agent.Owner, OtherApprovers: m.others(u, d, agent),
 			Terms: d.terms, Ticket: in.Ticket, RequiredApprovals: tool.RequiredApprovals,
 		}, u.now)
 		if err != nil {
@@ -424,6 +424,15 @@ func (m *Manager) countVends(ctx context.Context, r *RevokedGrant) {
 		return
 	}
 	r.Vends, r.LastVend, r.RotateUpstream = page.Count, page.Latest, page.Count > 0
+}
+
+// others says whether somebody but the agent's owner could approve: as the host
+// says, or as the administrators say that the Manager keeps.
+func (m *Manager) others(u *unit, d decision, agent storage.Agent) bool {
+	if m.config.SoleApprover != nil {
+		return d.others
+	}
+	return u.otherApprovers(agent.Owner)
 }
 
 // otherApprovers says whether the Manager keeps an administrator other than the
