@@ -112,10 +112,19 @@ func (c *auditExport) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	var passed counter
 	if c.Out == "" {
-		return admin.Export(ctx, s.stdout)
+		if _, ok := terminal(s.stdout); ok {
+			return admin.Export(ctx, s.stdout) // which shows how far it is
+		}
 	}
-	return writeWhole(c.Out, func(w io.Writer) error { return admin.Export(ctx, w) })
+	shown := s.progress("exporting the log")
+	defer shown.end()
+	shown.follow(passed.megabytes)
+	if c.Out == "" {
+		return admin.Export(ctx, io.MultiWriter(s.stdout, &passed))
+	}
+	return writeWhole(c.Out, func(w io.Writer) error { return admin.Export(ctx, io.MultiWriter(w, &passed)) })
 }
 
 // writeWhole writes a file that takes its name only when it is complete and on
@@ -170,12 +179,13 @@ func (c *auditVerify) Run(ctx context.Context, s *session) error {
 
 func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verification, error) {
 	if c.File != "" {
-		return verifyFile(ctx, c.File, c.PublicKey)
+		return s.verifyFile(ctx, c.File, c.PublicKey)
 	}
 	admin, err := c.connect(s)
 	if err != nil {
 		return client.Verification{}, err
 	}
+	defer s.progress("the server verifies the log").end()
 	return admin.Verify(ctx)
 }
 
@@ -185,19 +195,23 @@ func (s *session) verified(v client.Verification) error {
 		return s.say("ok, %s", plural(v.Events, "event"))
 	}
 	for _, f := range v.Findings {
-		where := fmt.Sprintf("event %d", f.From)
-		if f.To != f.From {
-			where = fmt.Sprintf("events %d to %d", f.From, f.To)
-		}
-		if err := s.say("%s: %s", where, clean(f.Problem)); err != nil {
+		if err := s.say("%s: %s", spanOf(f.From, f.To), clean(f.Problem)); err != nil {
 			return err
 		}
 	}
 	return s.say("NOT ok, %s", plural(v.Events, "event"))
 }
 
+// spanOf names the events that a finding is about.
+func spanOf(from, to int64) string {
+	if to != from {
+		return fmt.Sprintf("events %d to %d", from, to)
+	}
+	return fmt.Sprintf("event %d", from)
+}
+
 // verifyFile checks an exported log against keys that the caller trusts.
-func verifyFile(ctx context.Context, path string, keys []string) (client.Verification, error) {
+func (s *session) verifyFile(ctx context.Context, path string, keys []string) (client.Verification, error) {
 	verifiers, err := audit.NewVerifiers(keys...)
 	if err != nil {
 		return client.Verification{}, usagef("--public-key is not the public key of a log")
@@ -207,7 +221,11 @@ func verifyFile(ctx context.Context, path string, keys []string) (client.Verific
 		return client.Verification{}, err
 	}
 	defer func() { _ = f.Close() }()
-	export, err := audit.NewExportReader(f)
+	var passed counter
+	shown := s.progress("verifying the exported log")
+	defer shown.end()
+	shown.follow(passed.megabytes)
+	export, err := audit.NewExportReader(io.TeeReader(f, &passed))
 	if err != nil {
 		return client.Verification{}, fmt.Errorf("exported log: %w", err)
 	}
@@ -237,7 +255,9 @@ func (c *auditReconcile) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	shown := s.progress("the server replays the log")
 	r, err := admin.Reconcile(ctx)
+	shown.end()
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stde
 // program is all commands.
 type program struct {
 	Serve    serveCommand     `cmd:"" help:"Run the server."`
+	Doctor   doctorCommand    `cmd:"" help:"Check settings, files, database, key, clock and every log; the server may run or not."`
 	Demo     demoCommand      `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
 	Keys     keysCommands     `cmd:"" help:"Encryption keys."`
 	Orgs     orgsCommands     `cmd:"" help:"Organizations, on the database itself."`

@@ -256,6 +256,22 @@ func TestTableFits(t *testing.T) {
 	is.True(strings.Contains(tight.String(), "id-1  short     a reaso…"))
 }
 
+// TestTextThatMustBeReadGoesOnBelow: what a check found is of no use when it is cut.
+func TestTextThatMustBeReadGoesOnBelow(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	rows := [][]string{{"key", "ok", "sealed with local:0123456789abcdef01 and more"}, {"log", "failed", ""}}
+	var narrow, wide bytes.Buffer
+	is.NoErr(cli.WrappedTable(&narrow, 30, []string{"CHECK", "RESULT", "DETAIL"}, rows...))
+	is.Equal(narrow.String(), "CHECK  RESULT  DETAIL\n"+
+		"key    ok      sealed with\n"+
+		"               local:0123456789abcdef01\n"+
+		"               and more\n"+
+		"log    failed\n")
+	is.NoErr(cli.WrappedTable(&wide, 0, []string{"CHECK", "RESULT", "DETAIL"}, rows...))
+	is.True(strings.Contains(wide.String(), "key    ok      sealed with local:0123456789abcdef01 and more\n"))
+}
+
 func TestTextOfOthersCannotDriveATerminal(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -131,34 +131,46 @@ func (l location) handle() (*bunstore.Store, func() error, error) {
 	return store, func() error { return errors.Join(store.Close(), db.Close()) }, nil
 }
 
-// wrappers names the provider's keys that a database was sealed with, sorted. A
-// database without any is empty.
-func wrappers(ctx context.Context, store storage.Store) ([]string, error) {
-	var ids []string
+// eachOrganization calls fn for every organization in the database, the reserved
+// one too.
+func eachOrganization(ctx context.Context, store storage.Store, fn func(id string) error) error {
 	after := ""
 	for {
 		organizations, err := store.Organizations(ctx, after, storage.MaxPage)
 		if err != nil {
-			return nil, fmt.Errorf("read the database: %w", err)
+			return fmt.Errorf("read the database: %w", err)
 		}
 		if len(organizations) == 0 {
-			slices.Sort(ids)
-			return slices.Compact(ids), nil
+			return nil
 		}
-		for _, organization := range organizations {
-			err := store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) error {
-				keys, err := tx.DataKeys(ctx)
-				for _, k := range keys {
-					if k.State != vault.KeyDestroyed {
-						ids = append(ids, k.Provider)
-					}
-				}
+		for _, id := range organizations {
+			if err := fn(id); err != nil {
 				return err
-			})
-			if err != nil {
-				return nil, fmt.Errorf("read the database: %w", err)
 			}
-			after = organization
+			after = id
 		}
 	}
+}
+
+// wrappers names the provider's keys that a database was sealed with, sorted. A
+// database without any is empty.
+func wrappers(ctx context.Context, store storage.Store) ([]string, error) {
+	var ids []string
+	err := eachOrganization(ctx, store, func(organization string) error {
+		err := store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) error {
+			keys, err := tx.DataKeys(ctx)
+			for _, k := range keys {
+				if k.State != vault.KeyDestroyed {
+					ids = append(ids, k.Provider)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read the database: %w", err)
+		}
+		return nil
+	})
+	slices.Sort(ids)
+	return slices.Compact(ids), err
 }

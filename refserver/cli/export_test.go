@@ -36,6 +36,15 @@ func Table(w io.Writer, limit int, titles []string, rows ...[]string) error {
 	return t.write(newSession(nil, nil, w, io.Discard, Options{}), limit)
 }
 
+// WrappedTable writes a table whose last column goes on below.
+func WrappedTable(w io.Writer, limit int, titles []string, rows ...[]string) error {
+	t := table{titles: titles, wrap: true}
+	for _, row := range rows {
+		t.add(row...)
+	}
+	return t.write(newSession(nil, nil, w, io.Discard, Options{}), limit)
+}
+
 // Clean is what a terminal gets of text.
 func Clean(text string) string { return clean(text) }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -24,10 +25,12 @@ func clean(text string) string {
 	}, text)
 }
 
-// table is rows of text under titles. Its first column is never cut.
+// table is rows of text under titles. Its first column is never cut. With wrap
+// the last one is not cut either but goes on below, for text that must be read.
 type table struct {
 	titles []string
 	rows   [][]string
+	wrap   bool
 }
 
 func (t *table) add(cells ...string) {
@@ -55,10 +58,16 @@ func (t *table) print(s *session) error {
 
 func (t *table) write(s *session, limit int) error {
 	widths := t.widths(limit)
-	for _, row := range append([][]string{t.titles}, t.rows...) {
+	rows := append([][]string{t.titles}, t.rows...)
+	if t.wrap {
+		rows = wrapped(rows, widths)
+	}
+	for _, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {
-			cell = cut(cell, widths[i])
+			if !t.wrap || i < len(row)-1 {
+				cell = cut(cell, widths[i])
+			}
 			line.WriteString(cell)
 			if i < len(row)-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-cells(cell)+gap))
@@ -69,6 +78,27 @@ func (t *table) write(s *session, limit int) error {
 		}
 	}
 	return nil
+}
+
+// wrapped breaks the last cell of each row at spaces, so that each part fits its
+// column; a word that is longer
+// stays whole.
+func wrapped(rows [][]string, widths []int) [][]string {
+	var out [][]string
+	for _, row := range rows {
+		last := len(row) - 1
+		line := ""
+		for word := range strings.FieldsSeq(row[last]) {
+			if line != "" && cells(line)+1+cells(word) > widths[last] {
+				out = append(out, append(slices.Clone(row[:last]), line))
+				row, line = make([]string, last+1), word
+				continue
+			}
+			line = strings.TrimSpace(line + " " + word)
+		}
+		out = append(out, append(slices.Clone(row[:last]), line))
+	}
+	return out
 }
 
 // widths makes the widest columns narrower until the table fits within limit;

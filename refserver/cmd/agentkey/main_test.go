@@ -88,7 +88,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
-			"lines": lines, "append": appendTo,
+			"lines": lines, "append": appendTo, "sqlite": sqlite,
 		},
 	})
 }
