@@ -101,14 +101,15 @@ func (r *rings) release() {
 
 // carryOut decides operations of one organization in one transaction, and tells
 // each what came of it. If something is wrong with one of them, each gets a
-// transaction of its own, so that it fails nobody else.
+// transaction of its own, so that it fails nobody else. If it is storage that
+// fails, all fail together.
 func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
 	b, err := m.attempt(ctx, ps, false)
 	var fault *faultError
 	switch {
 	case err == nil:
 		b.committed()
-	case len(ps) > 1 && errors.As(err, &fault):
+	case len(ps) > 1 && errors.As(err, &fault) && !away(err):
 		for _, p := range ps {
 			p.err = m.alone(p.ctx, p.op)
 		}
@@ -119,6 +120,17 @@ func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
 	default:
 		ps[0].err = m.again(ctx, ps[0].op, err)
 	}
+}
+
+// away says whether an error is nothing that any one operation could bring about:
+// each would meet the same, one waiting time after the other.
+func away(err error) bool {
+	for _, e := range []error{storage.ErrUnavailable, storage.ErrBusy, storage.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // alone decides one operation in a transaction of its own, whoever waits.

@@ -2,8 +2,12 @@ package agentkey
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
 // maxBatch is how many operations share a transaction at most.
@@ -50,8 +54,9 @@ type pending struct {
 }
 
 // submit queues p and answers what came of it. An operation whose caller goes
-// before its turn is dropped; one that is being carried out is waited for. A full
-// queue is refused at once.
+// before its turn is dropped, and so is one whose turn does not come within
+// storage.UpdateTime, as long as one may wait for a head; one that is being
+// carried out is waited for. A full queue is refused at once.
 func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) error {
 	ctx := p.ctx
 	if err := ctx.Err(); err != nil {
@@ -71,19 +76,29 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) e
 		q.carry(ctx, carryOut)
 		return p.err
 	}
+	patience := time.NewTimer(storage.UpdateTime)
+	defer patience.Stop()
 	select {
 	case <-p.done:
 	case <-p.lead:
 		q.carry(ctx, carryOut)
 	case <-ctx.Done():
-		if q.withdraw(p) {
-			return ctx.Err()
-		}
-		select {
-		case <-p.done:
-		case <-p.lead:
-			q.carry(ctx, carryOut)
-		}
+		return q.giveUp(p, ctx.Err(), carryOut)
+	case <-patience.C:
+		return q.giveUp(p, fmt.Errorf("%w: %w", ErrStorage, storage.ErrBusy), carryOut)
+	}
+	return p.err
+}
+
+// giveUp drops p, unless its turn has come: then it sees it through.
+func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, []*pending)) error {
+	if q.withdraw(p) {
+		return why
+	}
+	select {
+	case <-p.done:
+	case <-p.lead:
+		q.carry(p.ctx, carryOut)
 	}
 	return p.err
 }
