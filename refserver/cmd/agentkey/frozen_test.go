@@ -49,9 +49,9 @@ func TestFrozenNode(t *testing.T) {
 	for range rounds(1, 30) {
 		l.advance(t, 5)
 		other.advance(t, 5)
-		began := freezeHolding(t, db, frozen)
+		freezeHolding(t, db, frozen, func() { l.takeSlowest() })
 		l.advance(t, crashClients+1) // more than those that were under way
-		delays = append(delays, time.Since(began))
+		delays = append(delays, l.takeSlowest())
 		is.NoErr(frozen.thaw())
 		other.advance(t, crashClients+1)
 		is.Equal(status(frozen.url()+"/readyz"), http.StatusOK)
@@ -59,17 +59,17 @@ func TestFrozenNode(t *testing.T) {
 	}
 	stop()
 	stopOther()
-	spread(t, "others served again after a node froze with the head", delays, within(frozenDelay))
+	spread(t, "answers of others after a node froze with the head", delays, within(frozenDelay))
 	l.check(t)
 	other.check(t)
 }
 
 // freezeHolding freezes the node, again and again, until it is caught with a
-// head, and answers when that was.
-func freezeHolding(t *testing.T, db *sql.DB, node *process) (at time.Time) {
+// head. Each try begins with a call of begin.
+func freezeHolding(t *testing.T, db *sql.DB, node *process, begin func()) {
 	t.Helper()
 	until(t, time.Minute, "the node is frozen with the head", func() bool {
-		at = time.Now()
+		begin()
 		if err := node.freeze(); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,6 @@ func freezeHolding(t *testing.T, db *sql.DB, node *process) (at time.Time) {
 		}
 		return true
 	})
-	return at
 }
 
 // named is the database's URL with a name for the program that uses it.

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -139,15 +141,26 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// freeAddress is a loopback address on which nobody listens.
+// freeAddress is a loopback address on which nobody listens. Its port is below
+// those that connections are given, so that none takes it meanwhile.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var tried error
+	for range 100 {
+		n, err := rand.Int(rand.Reader, big.NewInt(20_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.FormatInt(10_000+n.Int64(), 10)))
+		if err != nil {
+			tried = err
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().String()
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatal(tried)
+	return ""
 }
 
 // launch starts the binary on the address, without waiting for anything. The
