@@ -82,7 +82,9 @@ type program struct {
 
 const description = "AgentKey stands between AI agents and the credentials they use.\n\n" +
 	"Every flag can be set by the environment variable named beside it. Commands that talk to a server need " +
-	"AGENTKEY_URL and AGENTKEY_ADMIN_TOKEN (or --token-file)."
+	"AGENTKEY_URL and AGENTKEY_ADMIN_TOKEN (or --token-file).\n\n" +
+	"The exit status is 0 when all went well, 1 when something was refused or failed, 2 when arguments or settings are wrong. " +
+	"`agentkey help COMMAND` shows examples."
 
 // run parses and runs one command.
 func (s *session) run(ctx context.Context, args []string) int {
@@ -92,7 +94,7 @@ func (s *session) run(ctx context.Context, args []string) int {
 		s.complain(err)
 		return exitFailed
 	}
-	command, err := parser.Parse(args)
+	command, err := parser.Parse(asHelp(args))
 	if exited { // by --help
 		return exitOK
 	}
@@ -128,6 +130,9 @@ func newParser(s *session, exit func(int)) (*kong.Kong, *settings, error) {
 	}
 	if err := set.bind(parser); err != nil {
 		return nil, nil, fmt.Errorf("agentkey: %w", err)
+	}
+	if err := showExamples(parser.Model); err != nil {
+		return nil, nil, err
 	}
 	return parser, set, nil
 }

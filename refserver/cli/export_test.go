@@ -27,6 +27,22 @@ func Model() (*kong.Application, error) {
 	return parser.Model, nil
 }
 
+// ShownExamples are the lines that show a command, by its path.
+func ShownExamples() map[string]string { return examples }
+
+// Parses reads arguments without running a command.
+func Parses(args []string) (command string, err error) {
+	parser, _, err := newParser(newSession(nil, nil, io.Discard, io.Discard, Options{}), func(int) {})
+	if err != nil {
+		return "", err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return "", err
+	}
+	return parsed.Command(), nil
+}
+
 // Table writes a table within so many cells.
 func Table(w io.Writer, limit int, titles []string, rows ...[]string) error {
 	t := table{titles: titles}

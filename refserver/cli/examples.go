@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// examples are lines that show each command at work, by its path. A line that
+// begins with # says what the next one is for. No line holds a secret.
+var examples = map[string]string{
+	"serve": `# On this machine, with SQLite and a key that is made once:
+agentkey serve
+# With TLS:
+agentkey serve --listen 0.0.0.0:8700 --tls-cert cert.pem --tls-key key.pem
+# One of several, whose database is in AGENTKEY_DATABASE:
+agentkey serve --key-file /etc/agentkey/encryption.key --schema agentkey --listen 10.0.0.5:8700 --behind-tls-proxy --trusted-proxy 10.0.0.0/24`,
+	"doctor": `# With the settings of the server, as its user and on its machine:
+agentkey doctor
+agentkey doctor --database sqlite:/var/lib/agentkey/agentkey.db --key-file /etc/agentkey/encryption.key --json`,
+	"demo":          `agentkey demo`,
+	"keys generate": `agentkey keys generate --out encryption.key`,
+	"orgs create":   `agentkey orgs create Acme --owner ann@example.com`,
+
+	"agents list": `agentkey agents list
+agentkey agents list --name triage-bot --json`,
+	"agents create": `agentkey agents create triage-bot --description 'Triages issues' --owner ann@example.com
+# With a key that ends, and counts from one network only:
+agentkey agents create triage-bot --key-expires-in 30d --address 10.0.0.0/8`,
+	"agents update":     `agentkey agents update triage-bot --owner bob@example.com`,
+	"agents suspend":    `agentkey agents suspend triage-bot`,
+	"agents reactivate": `agentkey agents reactivate triage-bot`,
+	"agents rotate-key": `# Without a gap: the old key works for ten more minutes.
+agentkey agents rotate-key triage-bot --grace 10m
+# After a leak: the old keys end at once.
+agentkey agents rotate-key triage-bot`,
+	"agents keys":       `agentkey agents keys triage-bot`,
+	"agents revoke-key": `agentkey agents revoke-key triage-bot 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11`,
+
+	"tools list": `agentkey tools list
+agentkey tools list --name Linear --json`,
+	"tools create": `# Its credential is asked for on the terminal, without echo:
+agentkey tools create Linear --url linear.app
+agentkey tools create Linear --url linear.app --credential-file linear.key --credential-expires 90d
+# Every agent gets its own, and two administrators have to approve:
+agentkey tools create GitHub --per-agent --auth-type bot_token --required-approvals 2`,
+	"tools update":             `agentkey tools update linear --instructions-file linear.md`,
+	"tools replace-credential": `agentkey tools replace-credential linear --credential-stdin --credential-expires 2027-01-31`,
+	"tools remove-credential":  `agentkey tools remove-credential linear`,
+	"tools delete":             `agentkey tools delete linear`,
+
+	"requests list":    `agentkey requests list`,
+	"requests approve": `agentkey requests approve triage-bot linear --expires-in 8h --max-vends 20 --ticket OPS-17`,
+	"requests deny":    `agentkey requests deny triage-bot linear --reason 'Use the read-only tool'`,
+	"grants list": `agentkey grants list --agent triage-bot
+agentkey grants list --tool linear --status approved --json`,
+	"grants assign": `agentkey grants assign triage-bot linear --expires-in 30d`,
+	"grants revoke": `agentkey grants revoke triage-bot linear`,
+	"grants narrow": `agentkey grants narrow triage-bot linear --expires-in 1h --max-vends 5`,
+
+	"tokens list":   `agentkey tokens list`,
+	"tokens create": `agentkey tokens create --administrator ann@example.com --name laptop --expires-in 90d`,
+	"tokens revoke": `agentkey tokens revoke 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11`,
+	"admins list":   `agentkey admins list`,
+	"admins add": `agentkey admins add ann@example.com --role approver
+agentkey admins add deploy-pipeline --kind service --role admin`,
+	"admins update": `agentkey admins update ann@example.com --role auditor`,
+	"admins remove": `agentkey admins remove ann@example.com`,
+	"org show":      `agentkey org show --json`,
+	"org rename":    `agentkey org rename 'Acme Robotics'`,
+	"org lock":      `agentkey org lock --reason 'A key was found on a public page'`,
+	"org unlock":    `agentkey org unlock --reason 'All keys were rotated'`,
+
+	"audit list": `agentkey audit list --agent triage-bot --from 8h
+agentkey audit list --action grant.approved --from 2026-01-01 --to 2026-01-31 --limit 0 --json`,
+	"audit export": `agentkey audit export --out log.jsonl`,
+	"audit verify": `agentkey audit verify
+# An exported log, with the public key that serve printed, and without any server:
+agentkey audit verify --file log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
+	"audit reconcile": `agentkey audit reconcile`,
+}
+
+// showExamples puts the examples into the help of each command.
+func showExamples(app *kong.Application) error {
+	for _, command := range app.Leaves(false) {
+		path := strings.Join(strings.Fields(command.Path()), " ")
+		lines, ok := examples[path]
+		if !ok {
+			return fmt.Errorf("agentkey: the command %s has no example", path)
+		}
+		command.Detail = "Examples:\n\n\t" + strings.ReplaceAll(lines, "\n", "\n\t")
+	}
+	return nil
+}
+
+// asHelp makes `agentkey help COMMAND` mean `agentkey COMMAND --help`.
+func asHelp(args []string) []string {
+	if len(args) == 0 || args[0] != "help" {
+		return args
+	}
+	return append(append([]string{}, args[1:]...), "--help")
+}
