@@ -203,10 +203,21 @@ func (r *race) given() {
 
 // taken says that taking it away has returned, and waits for some attempts.
 func (r *race) taken() {
+	r.t.Helper()
 	now := r.state.Add(1)
-	for n := 0; n < attackers/2; {
-		if <-r.failed == now {
-			n++
+	for refused, late := 0, 0; refused < attackers/2; {
+		select {
+		case began := <-r.failed:
+			if began == now {
+				refused++
+			}
+		case began := <-r.passed:
+			if began != now {
+				continue
+			}
+			if late++; late > 100 {
+				r.t.Fatal("goes on although it was taken away")
+			}
 		}
 	}
 	r.state.Add(1)
