@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -157,8 +158,12 @@ func (s *session) complain(err error) {
 			}
 			_, _ = fmt.Fprintf(s.stderr, "  %s: %s\n", clean(d.Field), clean(d.Message))
 		}
-		if answered.Hint != "" {
+		limited := answered.RetryAfter > 0 && answered.Status == http.StatusTooManyRequests
+		if answered.Hint != "" && !limited { // which would name a header that is not shown
 			_, _ = fmt.Fprintf(s.stderr, "  %s\n", clean(answered.Hint))
+		}
+		if answered.RetryAfter > 0 {
+			_, _ = fmt.Fprintf(s.stderr, "  Try again in %v.\n", answered.RetryAfter)
 		}
 		if answered.Request != "" && answered.Status >= 500 {
 			_, _ = fmt.Fprintf(s.stderr, "  The server's log has more under request %s.\n", clean(answered.Request))

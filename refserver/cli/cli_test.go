@@ -383,3 +383,25 @@ func TestAFileIsWholeOrNotThere(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(string(b), "whole")
 }
+
+// TestRetryAfterIsTold where the program must not repeat by itself: a change.
+func TestRetryAfterIsTold(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	calls := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "42")
+		w.WriteHeader(429)
+		_, _ = io.WriteString(w, `{"error":"rate limit exceeded","hint":"Wait as long as Retry-After says."}`)
+	}))
+	t.Cleanup(server.Close)
+	env := []string{"AGENTKEY_ADMIN_TOKEN=sk_admin_test", "AGENTKEY_URL=" + server.URL}
+	for _, args := range [][]string{{"agents", "create", "bot"}, {"agents", "list"}} { // a read does not wait that long
+		r := run(t.Context(), env, "", args...)
+		is.Equal(r.status, 1)
+		is.Equal(r.errors, "agentkey: the server answered 429: rate limit exceeded\n  Try again in 42s.\n")
+	}
+	is.Equal(calls, 2)
+}
