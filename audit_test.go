@@ -144,7 +144,7 @@ func TestEditedHead(t *testing.T) {
 		"epoch":        "UPDATE agentkey_logs SET epoch = epoch + 1 WHERE organization = ?",
 		"size less":    "UPDATE agentkey_logs SET size = size - 1 WHERE organization = ?",
 		"size more":    "UPDATE agentkey_logs SET size = size + 1 WHERE organization = ?",
-		"seal":         "UPDATE agentkey_logs SET seal = CAST(substr(seal, 1, length(seal) - 1) || x'5a' AS BLOB) WHERE organization = ?",
+		"seal":         "UPDATE agentkey_logs SET seal = CAST(" + lastByte("seal") + " AS BLOB) WHERE organization = ?",
 		"begun anew":   "UPDATE agentkey_logs SET size = 0, edge = x'', signed = x'', time = 0, kept_size = 0 WHERE organization = ?",
 		"taken away":   "DELETE FROM agentkey_logs WHERE organization = ?",
 	}

@@ -197,6 +197,11 @@ func (c *burglary) columns(table string) (found []column) {
 }
 
 // edit is SQL for another value of a column.
+// lastByte is SQL for a blob whose last byte is another one.
+func lastByte(column string) string {
+	return fmt.Sprintf("substr(%[1]s, 1, length(%[1]s) - 1) || CASE substr(%[1]s, -1) WHEN x'5a' THEN x'5b' ELSE x'5a' END", column)
+}
+
 func (a target) edit(col column) string {
 	switch {
 	case a.value[col.name] != "":
@@ -206,7 +211,7 @@ func (a target) edit(col column) string {
 	case col.kind == "INTEGER":
 		return col.name + " + 1"
 	case col.kind == "BLOB":
-		return "substr(" + col.name + ", 1, length(" + col.name + ") - 1) || x'5a'"
+		return lastByte(col.name)
 	}
 	return col.name + " || 'x'"
 }

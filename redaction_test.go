@@ -207,7 +207,7 @@ func (s *stage) refusedSecrets(see func(string, any, error), secret func(string)
 func (s *stage) damaged(w *watch, path string) {
 	s.t.Helper()
 	raw := openRaw(s.t, path)
-	execRaw(s.t, raw, "UPDATE agentkey_credentials SET sealed = CAST(substr(sealed, 1, length(sealed) - 1) || x'5a' AS BLOB)")
+	execRaw(s.t, raw, "UPDATE agentkey_credentials SET sealed = CAST("+lastByte("sealed")+" AS BLOB)")
 	found, err := s.Agents(s.t.Context(), s.Owner, agentkey.ListInput{})
 	noErr(s.t, err)
 	tools, err := s.Tools(s.t.Context(), s.Owner, agentkey.ListInput{})
