@@ -135,9 +135,9 @@ func TestEditedHead(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	attacks := map[string]string{
-		"edge":         "UPDATE agentkey_logs SET edge = CAST(x'00' || substr(edge, 2) AS BLOB) WHERE organization = ?",
+		"edge":         "UPDATE agentkey_logs SET edge = CAST(CASE substr(edge, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(edge, 2) AS BLOB) WHERE organization = ?",
 		"edge emptied": "UPDATE agentkey_logs SET edge = x'' WHERE organization = ?",
-		"signed":       "UPDATE agentkey_logs SET signed = CAST(substr(signed, 1, length(signed) - 9) || 'A' || substr(signed, -8) AS BLOB) WHERE organization = ?",
+		"signed":       "UPDATE agentkey_logs SET signed = CAST(substr(signed, 1, length(signed) - 9) || CASE substr(signed, -9, 1) WHEN x'41' THEN 'B' ELSE 'A' END || substr(signed, -8) AS BLOB) WHERE organization = ?",
 		"of another":   "UPDATE agentkey_logs SET (size, edge, signed, time, seal) = (SELECT size, edge, signed, time, seal FROM agentkey_logs WHERE organization = '" + s.other + "') WHERE organization = ?",
 		"time later":   "UPDATE agentkey_logs SET time = time + 1 WHERE organization = ?",
 		"time earlier": "UPDATE agentkey_logs SET time = time - 1 WHERE organization = ?",

@@ -196,12 +196,12 @@ func (c *burglary) columns(table string) (found []column) {
 	return found
 }
 
-// edit is SQL for another value of a column.
 // lastByte is SQL for a blob whose last byte is another one.
 func lastByte(column string) string {
 	return fmt.Sprintf("substr(%[1]s, 1, length(%[1]s) - 1) || CASE substr(%[1]s, -1) WHEN x'5a' THEN x'5b' ELSE x'5a' END", column)
 }
 
+// edit is SQL for another value of a column.
 func (a target) edit(col column) string {
 	switch {
 	case a.value[col.name] != "":
