@@ -13,10 +13,10 @@ POSTGRES := $(AGENTKEY_TEST_POSTGRES_URL)$(shell command -v initdb)$(wildcard \
 MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if \
 	$(shell command -v curl),, the commands of the README (no curl);)
 
-.PHONY: test whole build vet format lint unit nested prove bench fuzz cover
+.PHONY: test whole build vet format lint unit faults nested prove bench fuzz cover
 .NOTPARALLEL:
 
-test: whole build vet format lint unit nested
+test: whole build vet format lint unit faults nested
 	@missing='$(MISSING)'; echo "make test: passed; left out: $${missing:-nothing}"
 
 # With CI set, what is missing is a failure, and shows before anything runs.
@@ -36,7 +36,12 @@ lint:
 	$(GO) tool staticcheck ./...
 
 unit:
-	$(GO) test $(RACE) ./...
+	$(GO) test $(RACE) -timeout 30m ./...
+
+# A fault at every single storage call of every operation, in every way. The race
+# detector would make it five times as long; with it, unit runs the most telling ways.
+faults:
+	$(GO) test -run '^TestEveryFault$$' -count=1 .
 
 nested:
 	@for dir in $(NESTED); do echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $(GO) test $(RACE) ./...) || exit 1; done

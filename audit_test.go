@@ -220,7 +220,7 @@ func TestEditedLog(t *testing.T) {
 		{"content erased", "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq = 5"},
 		{"content of another", "UPDATE agentkey_events SET content = (SELECT content FROM agentkey_events WHERE organization = ?1 AND seq = 4) WHERE organization = ?1 AND seq = 5"},
 		{"personal", "UPDATE agentkey_events SET personal = CAST(replace(personal, 'ann', 'bob') AS BLOB) WHERE organization = ? AND seq = 5"},
-		{"leaf", "UPDATE agentkey_leaves SET hash = CAST(x'00' || substr(hash, 2) AS BLOB) WHERE organization = ? AND seq = 5"},
+		{"leaf", "UPDATE agentkey_leaves SET hash = CAST(CASE substr(hash, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(hash, 2) AS BLOB) WHERE organization = ? AND seq = 5"},
 		{"deleted", "DELETE FROM agentkey_events WHERE organization = ? AND seq = 5"},
 		{"leaf deleted", "DELETE FROM agentkey_leaves WHERE organization = ? AND seq = 5"},
 		{"kept checkpoint", "UPDATE agentkey_checkpoints SET signed = (SELECT signed FROM agentkey_checkpoints WHERE organization <> ?1 LIMIT 1) WHERE organization = ?1"},
