@@ -41,7 +41,7 @@ unit:
 # A fault at every single storage call of every operation, in every way. The race
 # detector would make it five times as long; with it, unit runs the most telling ways.
 faults:
-	$(GO) test -run '^TestEveryFault$$' -count=1 .
+	$(GO) test -run '^TestEveryStorageCallFails$$' -count=1 .
 
 nested:
 	@for dir in $(NESTED); do echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $(GO) test $(RACE) ./...) || exit 1; done
