@@ -88,7 +88,8 @@ func (u *unit) putToken(e *entry, digest string, revision int64, p tokenPayload)
 }
 
 // Authenticate finds the administrator whose token was presented. What it found
-// is checked again under the head by every change that the Actor makes.
+// is checked again under the head by every change that the Actor makes; what it
+// reads is as of the authentication, so use an Actor for one request only.
 func (m *Manager) Authenticate(ctx context.Context, token *Secret, rc RequestContext) (Actor, error) {
 	if err := m.enter(); err != nil {
 		return Actor{}, err
@@ -258,7 +259,7 @@ func (m *Manager) UpdateAdministrator(ctx context.Context, a Actor, id string, i
 // RemoveAdministrator ends an administrator and with it all of their tokens: when
 // it returns, no change of theirs that begins afterwards succeeds.
 func (m *Manager) RemoveAdministrator(ctx context.Context, a Actor, id string) error {
-	if err := m.authorize(ctx, a, OpManageAdministrators); err != nil {
+	if err := m.authorize(ctx, a, OpRemoveAdministrator); err != nil {
 		return err
 	}
 	_, err := m.changeAdministrator(ctx, a, id, audit.ActionAdministratorRemoved, func(p *administratorPayload) { p.Removed = true })
@@ -352,7 +353,7 @@ func (u *unit) issueToken(w who, in CreateTokenInput, secret *Secret) (Token, er
 // RevokeToken ends a token: an actor's own or, for owners, anybody's. Revoking a
 // revoked token changes nothing.
 func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
-	if err := m.authorize(ctx, a, OpReadAdministrators); err != nil {
+	if err := m.authorize(ctx, a, OpRevokeOwnToken); err != nil {
 		return err
 	}
 	var found *storage.Record
@@ -364,12 +365,10 @@ func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
 		}
 		return err
 	})
-	op := OpManageTokens
-	if found != nil && p.Administrator == a.ID {
-		op = OpManageOwnTokens
-	}
-	if denied := m.authorize(ctx, a, op); denied != nil {
-		return denied
+	if found == nil || p.Administrator != a.ID {
+		if denied := m.authorize(ctx, a, OpRevokeToken); denied != nil {
+			return denied
+		}
 	}
 	if err != nil {
 		return err

@@ -36,8 +36,11 @@ const (
 
 	OpReadAdministrators   Operation = "administrators.read"
 	OpManageAdministrators Operation = "administrators.manage"
+	OpRemoveAdministrator  Operation = "administrators.remove"
 	OpManageOwnTokens      Operation = "tokens.manage_own"
 	OpManageTokens         Operation = "tokens.manage"
+	OpRevokeOwnToken       Operation = "tokens.revoke_own"
+	OpRevokeToken          Operation = "tokens.revoke"
 
 	OpReadAudit   Operation = "audit.read"
 	OpExportAudit Operation = "audit.export"
@@ -93,6 +96,9 @@ var rules = map[Operation]rule{
 	OpManageAdministrators: {roles: owners, change: true},
 	OpManageOwnTokens:      {roles: everyone, change: true},
 	OpManageTokens:         {roles: owners, change: true},
+	OpRemoveAdministrator:  {roles: owners, change: true, free: true},
+	OpRevokeOwnToken:       {roles: everyone, change: true, free: true},
+	OpRevokeToken:          {roles: owners, change: true, free: true},
 
 	OpReadAudit:   {roles: everyone},
 	OpExportAudit: {roles: auditors},

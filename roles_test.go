@@ -176,8 +176,19 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.UpdateAdministrator(s.t.Context(), a, s.administrator.ID, agentkey.UpdateAdministratorInput{}))
 		},
+	},
+	agentkey.OpRemoveAdministrator: {
 		func(s *stage, a agentkey.Actor) error {
 			return s.RemoveAdministrator(s.t.Context(), a, s.administrator.ID)
+		},
+	},
+	agentkey.OpRevokeOwnToken: {
+		func(s *stage, a agentkey.Actor) error {
+			issued, err := s.CreateToken(s.t.Context(), a, agentkey.CreateTokenInput{})
+			if err != nil {
+				return err
+			}
+			return s.RevokeToken(s.t.Context(), a, issued.Token.ID)
 		},
 	},
 	agentkey.OpManageOwnTokens: {
@@ -189,6 +200,8 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.CreateToken(s.t.Context(), a, agentkey.CreateTokenInput{Administrator: s.administrator.ID}))
 		},
+	},
+	agentkey.OpRevokeToken: {
 		func(s *stage, a agentkey.Actor) error { return s.RevokeToken(s.t.Context(), a, s.administratorsToken) },
 	},
 	agentkey.OpReadAudit: {
@@ -222,6 +235,7 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReadGrants: "oapu", agentkey.OpApprove: "oap", agentkey.OpDeny: "oap", agentkey.OpAssign: "oap", agentkey.OpRevoke: "oap",
 	agentkey.OpNarrow:             "oap",
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",
+	agentkey.OpRemoveAdministrator: "o", agentkey.OpRevokeOwnToken: "oapu", agentkey.OpRevokeToken: "o",
 	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
 }
 

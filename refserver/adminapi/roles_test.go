@@ -88,11 +88,11 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/administrators", "", agentkey.OpReadAdministrators, 200},
 		{"POST", "/administrators", `{"label":"new","role":"auditor"}`, agentkey.OpManageAdministrators, 201},
 		{"PUT", "/administrators/" + person, `{"role":"approver"}`, agentkey.OpManageAdministrators, 200},
-		{"DELETE", "/administrators/" + leaver, "", agentkey.OpManageAdministrators, 200},
+		{"DELETE", "/administrators/" + leaver, "", agentkey.OpRemoveAdministrator, 200},
 		{"GET", "/tokens", "", agentkey.OpReadAdministrators, 200},
 		{"POST", "/tokens", `{"name":"mine"}`, agentkey.OpManageOwnTokens, 201},
 		{"POST", "/tokens", `{"administrator":"` + person + `"}`, agentkey.OpManageTokens, 201},
-		{"DELETE", "/tokens/" + token, "", agentkey.OpManageTokens, 200},
+		{"DELETE", "/tokens/" + token, "", agentkey.OpRevokeToken, 200},
 
 		{"GET", "/audit-log", "", agentkey.OpReadAudit, 200},
 		{"GET", "/audit/verify", "", agentkey.OpVerifyAudit, 200},
