@@ -48,7 +48,7 @@ func killAgainAndAgain(t *testing.T, in installed, kills int) {
 	}
 	l.advance(t, 20)
 	stop()
-	spread(t, "processor time until ready, with what was served by then", work, startTime)
+	spread(t, "processor time until ready, with what was served by then", work, within(startTime))
 	spread(t, "ready after a kill", starts, within(startTime))
 	l.check(t)
 }
