@@ -116,7 +116,7 @@ func (m *Manager) SuspendAgent(ctx context.Context, a Actor, id string) (Suspend
 		return SuspendedAgent{}, err
 	}
 	var out SuspendedAgent
-	n := needs{grantsOf: storage.GrantQuery{Agent: id, Statuses: open}, named: true, credentials: true, approvals: true}
+	n := needs{grantsOf: []storage.GrantQuery{{Agent: id, Statuses: open}}, named: true, credentials: true, approvals: true}
 	err := m.changeAgent(ctx, a, id, n, func(u *unit, agent storage.Agent) error {
 		out = SuspendedAgent{Agent: agent}
 		if agent.Status == storage.AgentSuspended {

@@ -34,18 +34,23 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 	if err != nil {
 		return ToolView{}, err
 	}
-	err = m.act(ctx, a, needs{toolCount: true, configKey: free}, func(u *unit) error { return m.addTool(u, a, tool, credential) })
+	err = m.act(ctx, a, needs{toolCount: true, configKey: free}, func(u *unit) error {
+		tool.ConfigKey = u.configKey
+		return m.addTool(u, a, tool, credential)
+	})
 	if err != nil {
 		return ToolView{}, err
 	}
 	return afterCommit(m.toolView(ctx, a, tool.ID))
 }
 
+// addTool adds a tool under the head, as part of whatever else is done there.
 func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *storage.Credential) error {
 	if u.toolCount >= int64(m.config.CatalogLimit) {
 		return ErrCatalogFull
 	}
-	tool.CreatedAt, tool.ConfigKey = u.now, u.configKey
+	u.toolCount++
+	tool.CreatedAt = u.now
 	e := u.toolEvent(a, audit.ActionToolCreated, tool)
 	e.Details = map[string]string{"mode": string(tool.Mode)}
 	if err := u.putTool(e, tool); err != nil {
@@ -141,20 +146,8 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	if err := m.authorize(ctx, a, op); err != nil {
 		return ToolView{}, err
 	}
-	if err := m.validation.input(&in); err != nil {
+	if err := m.checkToolChange(&in); err != nil {
 		return ToolView{}, err
-	}
-	if in.CredentialExpiresAt != nil {
-		if err := checkEnd("credentialExpiresAt", *in.CredentialExpiresAt); err != nil {
-			return ToolView{}, err
-		}
-	}
-	if in.URL != nil {
-		normal, err := normalURL(*in.URL)
-		if err != nil {
-			return ToolView{}, err
-		}
-		in.URL = &normal
 	}
 	var next *storage.Credential
 	if !blank(in.Credential) {
@@ -164,23 +157,52 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 		}
 		next = c
 	}
-	err := m.changeTool(ctx, a, id, func(u *unit, tool storage.Tool) error {
-		set(&tool.Name, in.Name)
-		set(&tool.Description, in.Description)
-		set(&tool.URL, in.URL)
-		set(&tool.RequiredApprovals, in.RequiredApprovals)
-		set(&tool.Instructions, in.Instructions)
-		tool.Revision++
-		e := u.toolEvent(a, audit.ActionToolUpdated, tool)
-		if err := u.putTool(e, tool); err != nil {
-			return err
-		}
-		return u.updateCredential(a, tool, in, next)
-	})
+	err := m.act(ctx, a, updateNeeds(id), func(u *unit) error { return m.updateTool(u, a, id, in, next) })
 	if err != nil {
 		return ToolView{}, err
 	}
 	return afterCommit(m.toolView(ctx, a, id))
+}
+
+func (m *Manager) checkToolChange(in *UpdateToolInput) error {
+	if err := m.validation.input(in); err != nil {
+		return err
+	}
+	if in.CredentialExpiresAt != nil {
+		if err := checkEnd("credentialExpiresAt", *in.CredentialExpiresAt); err != nil {
+			return err
+		}
+	}
+	if in.URL != nil {
+		normal, err := normalURL(*in.URL)
+		if err != nil {
+			return err
+		}
+		in.URL = &normal
+	}
+	return nil
+}
+
+// updateNeeds is what updateTool decides on.
+func updateNeeds(tools ...string) needs { return needs{tools: tools, credentials: true} }
+
+// updateTool changes a tool under the head, as part of whatever else is done
+// there.
+func (m *Manager) updateTool(u *unit, a Actor, id string, in UpdateToolInput, next *storage.Credential) error {
+	tool, ok := u.tools[id]
+	if !ok {
+		return ErrNoTool
+	}
+	set(&tool.Name, in.Name)
+	set(&tool.Description, in.Description)
+	set(&tool.URL, in.URL)
+	set(&tool.RequiredApprovals, in.RequiredApprovals)
+	set(&tool.Instructions, in.Instructions)
+	tool.Revision++
+	if err := u.putTool(u.toolEvent(a, audit.ActionToolUpdated, tool), tool); err != nil {
+		return err
+	}
+	return u.updateCredential(a, tool, in, next)
 }
 
 // replacement seals the credential that a tool is to have.
@@ -232,23 +254,17 @@ func (u *unit) updateCredential(a Actor, tool storage.Tool, in UpdateToolInput, 
 	return u.putCredential(e, current, false)
 }
 
-func (m *Manager) changeTool(ctx context.Context, a Actor, id string, change func(u *unit, tool storage.Tool) error) error {
-	return m.act(ctx, a, needs{tools: []string{id}, credentials: true}, func(u *unit) error {
-		tool, ok := u.tools[id]
-		if !ok {
-			return ErrNoTool
-		}
-		return change(u, tool)
-	})
-}
-
 // RemoveCredential removes a shared tool's credential: nothing is vended for it
 // until another one is there.
 func (m *Manager) RemoveCredential(ctx context.Context, a Actor, id string) (ToolView, error) {
 	if err := m.authorize(ctx, a, OpRemoveCredential); err != nil {
 		return ToolView{}, err
 	}
-	err := m.changeTool(ctx, a, id, func(u *unit, tool storage.Tool) error {
+	err := m.act(ctx, a, updateNeeds(id), func(u *unit) error {
+		tool, ok := u.tools[id]
+		if !ok {
+			return ErrNoTool
+		}
 		c, ok := u.credentials[storage.CredentialRef{Tool: id}]
 		if !ok {
 			return ErrNoCredential
@@ -269,42 +285,68 @@ func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTo
 		return DeletedTool{}, err
 	}
 	var out DeletedTool
-	n := needs{tools: []string{id}, grantsOf: storage.GrantQuery{Tool: id}, named: true, credentials: true, approvals: true}
-	err := m.act(ctx, a, n, func(u *unit) error {
-		out = DeletedTool{ID: id}
-		tool, ok := u.tools[id]
-		if !ok {
-			return ErrNoTool
-		}
-		var e *entry
-		for _, g := range u.sortedGrants() {
-			if t := grants.Settle(g, u.now); !g.Status.Open() || t.Changed() {
-				if e == nil || len(e.Changes) > maxChanges {
-					e = u.toolEvent(a, audit.ActionGrantRemoved, tool)
-				}
-				u.removeGrant(e, g)
-				continue
-			}
-			revoked := u.event(a.who(), audit.ActionGrantRevoked)
-			describe(revoked, u.agents[g.Agent], tool, &g)
-			revoked.Agent = g.Agent
-			revoked.Target = audit.Ref{Kind: audit.KindGrant, ID: g.ID}
-			revoked.From, revoked.To = string(g.Status), string(grants.StatusRevoked)
-			u.removeGrant(revoked, g)
-			if g.Status == grants.StatusApproved {
-				out.ApprovedRevoked++
-			} else {
-				out.PendingRevoked++
-			}
-		}
-		e = u.toolEvent(a, audit.ActionToolDeleted, tool)
-		if c, ok := u.credentials[storage.CredentialRef{Tool: id}]; ok {
-			u.removed(e, audit.KindCredential, c.ID, c.Revision)
-		}
-		u.deleteTool(e, tool)
-		return nil
+	err := m.act(ctx, a, deleteNeeds(id), func(u *unit) (err error) {
+		out, err = m.deleteTool(u, a, id)
+		return err
 	})
 	return out, err
+}
+
+// deleteNeeds is what deleteTool decides on.
+func deleteNeeds(tools ...string) needs {
+	n := needs{tools: tools, named: true, credentials: true, approvals: true}
+	for _, id := range tools {
+		n.grantsOf = append(n.grantsOf, storage.GrantQuery{Tool: id})
+	}
+	return n
+}
+
+// deleteTool deletes a tool under the head, as part of whatever else is done
+// there.
+func (m *Manager) deleteTool(u *unit, a Actor, id string) (DeletedTool, error) {
+	tool, ok := u.tools[id]
+	if !ok {
+		return DeletedTool{}, ErrNoTool
+	}
+	out := u.endGrants(a, tool)
+	e := u.toolEvent(a, audit.ActionToolDeleted, tool)
+	if c, ok := u.credentials[storage.CredentialRef{Tool: id}]; ok {
+		u.removed(e, audit.KindCredential, c.ID, c.Revision)
+	}
+	u.deleteTool(e, tool)
+	u.toolCount--
+	return out, nil
+}
+
+// endGrants notes that the grants to a tool go with it: each open one in an event
+// of its own.
+func (u *unit) endGrants(a Actor, tool storage.Tool) DeletedTool {
+	out := DeletedTool{ID: tool.ID}
+	var e *entry
+	for _, g := range u.sortedGrants() {
+		if g.Tool != tool.ID {
+			continue
+		}
+		if t := grants.Settle(g, u.now); !g.Status.Open() || t.Changed() {
+			if e == nil || len(e.Changes) > maxChanges {
+				e = u.toolEvent(a, audit.ActionGrantRemoved, tool)
+			}
+			u.removeGrant(e, g)
+			continue
+		}
+		revoked := u.event(a.who(), audit.ActionGrantRevoked)
+		describe(revoked, u.agents[g.Agent], tool, &g)
+		revoked.Agent = g.Agent
+		revoked.Target = audit.Ref{Kind: audit.KindGrant, ID: g.ID}
+		revoked.From, revoked.To = string(g.Status), string(grants.StatusRevoked)
+		u.removeGrant(revoked, g)
+		if g.Status == grants.StatusApproved {
+			out.ApprovedRevoked++
+		} else {
+			out.PendingRevoked++
+		}
+	}
+	return out
 }
 
 // maxChanges bounds the records whose removal one event reports.

@@ -20,8 +20,8 @@ type needs struct {
 	keysOfAgents []string
 	tools        []string
 	pairs        []storage.Pair
-	grants       []string           // by id
-	grantsOf     storage.GrantQuery // every grant of an agent or a tool
+	grants       []string             // by id
+	grantsOf     []storage.GrantQuery // every grant of an agent or a tool
 	approvals    bool
 	credentials  bool // of the tools and grants read
 	records      []recordRef
@@ -36,7 +36,10 @@ type recordRef struct{ kind, id string }
 
 // check refuses ids that callers made up and that no record can have.
 func (n needs) check() error {
-	ids := slices.Concat(n.keys, n.agents, n.keysOfAgents, n.tools, n.grants, []string{n.grantsOf.Agent, n.grantsOf.Tool})
+	ids := slices.Concat(n.keys, n.agents, n.keysOfAgents, n.tools, n.grants)
+	for _, q := range n.grantsOf {
+		ids = append(ids, q.Agent, q.Tool)
+	}
 	for _, p := range n.pairs {
 		ids = append(ids, p.Agent, p.Tool)
 	}
@@ -225,10 +228,18 @@ func (u *unit) loadGrants(ctx context.Context, tx storage.ReadTx, n needs) error
 			return err
 		}
 	}
-	if n.grantsOf.Agent == "" && n.grantsOf.Tool == "" {
-		return nil
+	for _, q := range n.grantsOf {
+		if q.Agent == "" && q.Tool == "" {
+			continue // nobody's, not everybody's
+		}
+		if err := u.loadGrantsOf(ctx, tx, q); err != nil {
+			return err
+		}
 	}
-	q := n.grantsOf
+	return nil
+}
+
+func (u *unit) loadGrantsOf(ctx context.Context, tx storage.ReadTx, q storage.GrantQuery) error {
 	for q.Limit = storage.MaxPage; ; {
 		page, err := tx.Grants(ctx, q)
 		if err != nil {
