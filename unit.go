@@ -25,11 +25,15 @@ type needs struct {
 	approvals    bool
 	credentials  bool // of the tools and grants read
 	records      []recordRef
-	recordKinds  []string // every record of these kinds
-	toolCount    bool
-	configKey    configKey // the first free one from here on
-	windows      []storage.WindowRef
-	logOnly      bool // not even the organization's own record, which may be what is damaged
+	recordKinds  []string       // every record of these kinds
+	scans        []storage.Scan // records by an index, at most as many as each says
+	// follow names the records that those read lead to, as from something found by
+	// an index to what belongs to it. It is asked once, when all else is read.
+	follow    func(u *unit) []recordRef
+	toolCount bool
+	configKey configKey // the first free one from here on
+	windows   []storage.WindowRef
+	logOnly   bool // not even the organization's own record, which may be what is damaged
 }
 
 type recordRef struct{ kind, id string }
@@ -378,49 +382,5 @@ func (u *unit) loadApprovals(ctx context.Context, tx storage.ReadTx, n needs) er
 			u.approvals[a.Grant] = append(u.approvals[a.Grant], a)
 		}
 	}
-	return nil
-}
-
-func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n needs) error {
-	u.records = make(map[recordRef]storage.Record)
-	for _, ref := range n.records {
-		r, ok, err := tx.Record(ctx, ref.kind, ref.id)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
-		}
-		if err := u.addRecord(r); err != nil {
-			return err
-		}
-	}
-	for _, kind := range n.recordKinds {
-		s := storage.Scan{Kind: kind, Limit: storage.MaxPage}
-		for {
-			found, err := tx.ScanRecords(ctx, s)
-			if err != nil {
-				return err
-			}
-			for _, r := range found {
-				if err := u.addRecord(r); err != nil {
-					return err
-				}
-			}
-			if len(found) < s.Limit {
-				break
-			}
-			s.AfterID = found[len(found)-1].ID
-		}
-	}
-	return nil
-}
-
-func (u *unit) addRecord(r storage.Record) error {
-	r.Organization = u.organization
-	if err := u.verify(r.Row(u.installation), r.Seal); err != nil {
-		return err
-	}
-	u.records[recordRef{r.Kind, r.ID}] = r
 	return nil
 }
