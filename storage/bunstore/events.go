@@ -187,6 +187,18 @@ func (r *reader) indexFrom(ctx context.Context, next int64) (done bool, err erro
 	return n < chunk, err
 }
 
+// insertAll inserts rows by one statement that bun builds, and empties the list.
+func insertAll[T any](ctx context.Context, r *reader, table string, rows *[]T) error {
+	if len(*rows) == 0 {
+		return nil
+	}
+	ctx, _, cancel := bounded(ctx)
+	defer cancel()
+	_, err := r.bun.NewInsert().Model(rows).ModelTableExpr(r.store.table(table)).Exec(ctx)
+	*rows = nil
+	return err
+}
+
 // forget takes lines whose content is being erased out of the index. It holds
 // the cursor, so that nobody who read the content before can index it after.
 func (t *tx) forget(ctx context.Context, erasures []storage.Erasure) error {

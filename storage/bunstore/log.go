@@ -3,9 +3,9 @@ package bunstore
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"fmt"
-
-	"github.com/uptrace/bun"
+	"strconv"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -16,8 +16,14 @@ const (
 		WHERE organization = ? AND size = ?`
 	insertEvent statement = `INSERT INTO @events (organization, seq, content, personal) VALUES (?, ?, ?, ?)`
 	insertLeaf  statement = `INSERT INTO @leaves (organization, seq, hash) VALUES (?, ?, ?)`
-	// One line and its head, in one round trip.
-	appendLine statement = `WITH event AS (` + insertEvent + `), leaf AS (` + insertLeaf + `) ` + updateHead
+	// On Postgres lines travel as one JSON array, in one round trip with the head
+	// that follows the last of them: a statement that never changes is prepared.
+	someEvents statement = `WITH line AS (SELECT (p.v ->> 0)::bigint AS seq, decode(p.v ->> 1, 'base64') AS content,
+		decode(p.v ->> 2, 'base64') AS personal, decode(p.v ->> 3, 'base64') AS hash FROM @list),
+		event AS (INSERT INTO @events (organization, seq, content, personal) SELECT ?, seq, content, personal FROM line)`
+	someLeaves  statement = `INSERT INTO @leaves (organization, seq, hash) SELECT ?, seq, hash FROM line`
+	insertLines           = someEvents + ` ` + someLeaves
+	appendLines           = someEvents + `, leaf AS (` + someLeaves + `) ` + updateHead
 
 	insertCheckpoint  statement = `INSERT INTO @checkpoints (organization, size, signed) VALUES (?, ?, ?)`
 	selectCheckpoints statement = `SELECT size, signed FROM @checkpoints WHERE organization = ? AND size > ? ORDER BY size LIMIT ?`
@@ -128,32 +134,75 @@ func (t *tx) write(ctx context.Context, lines []audit.Line, next storage.Head) e
 		next.Epoch, next.Size, octets(next.Edge), octets(next.Signed), next.Time, octets(next.Seal), next.KeptSize, next.KeptTime,
 		t.organization, t.head.Size,
 	}
-	if t.head.Size == 0 && !t.store.postgres {
-		if _, err := t.exec(ctx, makeHead, t.organization, []byte{}, []byte{}, []byte{}); err != nil {
-			return err
-		}
-	}
-	q := updateHead
+	var n int64
 	var err error
-	switch l := lines[0]; {
-	case len(lines) > 1:
-		err = t.writeMany(ctx, lines)
-	case t.store.postgres:
-		q = appendLine
-		head = append([]any{t.organization, l.Seq, octets(l.Content), nullable(l.Personal), t.organization, l.Seq, l.Leaf[:]}, head...)
-	default:
-		if _, err = t.exec(ctx, insertEvent, t.organization, l.Seq, octets(l.Content), nullable(l.Personal)); err == nil {
-			_, err = t.exec(ctx, insertLeaf, t.organization, l.Seq, l.Leaf[:])
-		}
+	if t.store.postgres {
+		n, err = t.writeTogether(ctx, lines, head)
+	} else {
+		n, err = t.writeEach(ctx, lines, head)
 	}
-	if err != nil {
-		return err
-	}
-	n, err := t.exec(ctx, q, head...)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%w: the head has moved", storage.ErrCorrupt)
 	}
 	return err
+}
+
+// writeEach writes line by line: SQLite is in this process, and a statement is a
+// call.
+func (t *tx) writeEach(ctx context.Context, lines []audit.Line, head []any) (int64, error) {
+	if t.head.Size == 0 {
+		if _, err := t.exec(ctx, makeHead, t.organization, []byte{}, []byte{}, []byte{}); err != nil {
+			return 0, err
+		}
+	}
+	for _, l := range lines {
+		if _, err := t.exec(ctx, insertEvent, t.organization, l.Seq, octets(l.Content), nullable(l.Personal)); err != nil {
+			return 0, err
+		}
+		if _, err := t.exec(ctx, insertLeaf, t.organization, l.Seq, l.Leaf[:]); err != nil {
+			return 0, err
+		}
+	}
+	return t.exec(ctx, updateHead, head...)
+}
+
+// bulk bounds the lines of one statement, in bytes.
+const bulk = 1 << 20
+
+// writeTogether writes all lines in one statement, or in as few as their size allows.
+func (t *tx) writeTogether(ctx context.Context, lines []audit.Line, head []any) (int64, error) {
+	var text []byte
+	for i, l := range lines {
+		text = appendJSON(text, l)
+		if i < len(lines)-1 && len(text) >= bulk {
+			if _, err := t.exec(ctx, insertLines, string(append(text, ']')), t.organization, t.organization); err != nil {
+				return 0, err
+			}
+			text = text[:0]
+		}
+	}
+	args := append([]any{string(append(text, ']')), t.organization, t.organization}, head...)
+	return t.exec(ctx, appendLines, args...)
+}
+
+// appendJSON appends a line to the JSON array that someEvents takes apart.
+func appendJSON(text []byte, l audit.Line) []byte {
+	open := byte(',')
+	if len(text) == 0 {
+		open = '['
+	}
+	text = append(text, open, '[')
+	text = strconv.AppendInt(text, l.Seq, 10)
+	for _, b := range [][]byte{octets(l.Content), l.Personal, l.Leaf[:]} {
+		if b == nil {
+			text = append(text, `,null`...)
+			continue
+		}
+		text = append(text, `,"`...)
+		text = base64.StdEncoding.AppendEncode(text, b)
+		text = append(text, '"')
+	}
+	return append(text, ']')
 }
 
 // nullable is b, or a NULL when there is nothing in it.
@@ -162,64 +211,6 @@ func nullable(b []byte) any {
 		return nil
 	}
 	return b
-}
-
-type eventRow struct {
-	bun.BaseModel `bun:"table:agentkey_events"`
-
-	Organization string `bun:"organization"`
-	Seq          int64  `bun:"seq"`
-	Content      []byte `bun:"content"`
-	Personal     []byte `bun:"personal"`
-}
-
-type leafRow struct {
-	bun.BaseModel `bun:"table:agentkey_leaves"`
-
-	Organization string `bun:"organization"`
-	Seq          int64  `bun:"seq"`
-	Hash         []byte `bun:"hash"`
-}
-
-// bulk bounds the size of one statement that bun builds.
-const bulk = 1 << 20
-
-func (t *tx) writeMany(ctx context.Context, lines []audit.Line) error {
-	var events []eventRow
-	var leaves []leafRow
-	size := 0
-	for i, l := range lines {
-		row := eventRow{Organization: t.organization, Seq: l.Seq, Content: octets(l.Content)}
-		if len(l.Personal) > 0 {
-			row.Personal = l.Personal
-		}
-		events = append(events, row)
-		leaves = append(leaves, leafRow{Organization: t.organization, Seq: l.Seq, Hash: l.Leaf[:]})
-		size += len(l.Content) + len(l.Personal)
-		if i < len(lines)-1 && size < bulk && len(events) < 500 {
-			continue
-		}
-		if err := insertAll(ctx, t.reader, "events", &events); err != nil {
-			return err
-		}
-		if err := insertAll(ctx, t.reader, "leaves", &leaves); err != nil {
-			return err
-		}
-		size = 0
-	}
-	return nil
-}
-
-// insertAll inserts rows by one statement that bun builds, and empties the list.
-func insertAll[T any](ctx context.Context, r *reader, table string, rows *[]T) error {
-	if len(*rows) == 0 {
-		return nil
-	}
-	ctx, _, cancel := bounded(ctx)
-	defer cancel()
-	_, err := r.bun.NewInsert().Model(rows).ModelTableExpr(r.store.table(table)).Exec(ctx)
-	*rows = nil
-	return err
 }
 
 func (t *tx) Erase(ctx context.Context, erasures []storage.Erasure) error {

@@ -31,7 +31,7 @@ func (s *Store) writeStatements() []statement {
 		makeCursor, lockCursor, readCursor, moveCursor, nextContents, dropTime, dropTerm,
 	}
 	if s.postgres {
-		return append(all, lockHead, dropHead, appendLine, leaseRows)
+		return append(all, lockHead, dropHead, insertLines, appendLines, leaseRows)
 	}
 	return append(all, lockDatabase, insertEvent, insertLeaf, leaseFile)
 }

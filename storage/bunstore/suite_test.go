@@ -1,12 +1,15 @@
 package bunstore_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 
+	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 	"github.com/agentkey-dev/agentkey-go/storage/storagetest"
+	"github.com/matryer/is"
 )
 
 // runSuite runs storagetest, each subtest on a database of its own.
@@ -52,4 +55,41 @@ func TestSuiteOnHandles(t *testing.T) {
 func TestSuiteOnPostgres(t *testing.T) {
 	t.Parallel()
 	runSuite(t, newPostgres)
+}
+
+// A transaction may append more lines than one statement takes, with and without
+// a personal part: what is read back is what was written, byte for byte.
+func TestAppendMany(t *testing.T) {
+	eachDialect(t, func(t *testing.T, p *place) {
+		is := is.New(t)
+		s := migrated(t, p)
+		var written storage.Append
+		update(t, s, "acme", func(ctx context.Context, tx storage.Tx) error {
+			events := make([]audit.Event, 4000)
+			for i := range events {
+				events[i] = event("agent", "tool", "grant")
+			}
+			head, err := tx.Head(ctx)
+			is.NoErr(err)
+			written, err = following(head, "acme", events...)
+			is.NoErr(err)
+			for i := range written.Lines {
+				if i%3 == 0 {
+					written.Lines[i].Personal = nil
+				}
+			}
+			return tx.Append(ctx, written)
+		})
+		is.NoErr(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
+			read, err := tx.Lines(ctx, 0, storage.MaxPage)
+			is.NoErr(err)
+			is.Equal(len(read), len(written.Lines))
+			for i := range read {
+				is.Equal(read[i], written.Lines[i])
+			}
+			head, err := tx.Head(ctx)
+			is.Equal(head.Size, int64(4000))
+			return err
+		}))
+	})
 }
