@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,8 +36,9 @@ type Server struct {
 	manager  *agentkey.Manager
 	agents   http.Handler
 	admins   http.Handler
-	health   http.Handler
+	open     *exchange.Router // about the server itself, without authentication
 	bypass   http.Handler
+	document document
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -60,11 +62,21 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	}
 	shared := exchange.Config{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies}
 	srv.bypass = exchange.Refusing(shared, errBypass)
-	health := exchange.NewRouter(shared)
-	health.Handle(http.MethodGet, "/livez", srv.live)
-	health.Handle(http.MethodGet, "/readyz", srv.ready)
-	srv.health = health
+	srv.document = newDocument()
+	srv.open = exchange.NewRouter(shared)
+	srv.open.Handle(http.MethodGet, "/livez", srv.live)
+	srv.open.Handle(http.MethodGet, "/readyz", srv.ready)
+	srv.open.Handle(http.MethodGet, "/openapi.json", srv.document.serve)
 	return srv, nil
+}
+
+// Routes are the routes of Handler: by path, the methods, sorted. A part of a
+// path in braces stands for any segment.
+func (s *Server) Routes() map[string][]string {
+	all := s.open.Routes()
+	maps.Copy(all, agentapi.Routes())
+	maps.Copy(all, adminapi.Routes())
+	return all
 }
 
 // Handler returns everything that the server serves.
@@ -72,7 +84,7 @@ func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == "/livez" || path == "/readyz":
-			s.health.ServeHTTP(w, r)
+			s.open.ServeHTTP(w, r)
 		case s.bypassed(r):
 			s.bypass.ServeHTTP(w, r)
 		case strings.HasPrefix(path, "/api/admin/"):
@@ -80,7 +92,7 @@ func (s *Server) Handler() http.Handler {
 		case strings.HasPrefix(path, "/api/"):
 			s.agents.ServeHTTP(w, r)
 		default:
-			s.health.ServeHTTP(w, r)
+			s.open.ServeHTTP(w, r)
 		}
 	})
 }

@@ -48,9 +48,13 @@ var arrows = map[string]allowed{
 	},
 	"refserver/agentapi": {own: append([]string{"refserver/internal/exchange"}, library...)},
 	"refserver/adminapi": {own: append([]string{"refserver/internal/exchange"}, library...)},
-	"refserver":          {own: append([]string{"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange"}, library...)},
+	"refserver/openapi":  {},
+	"refserver": {own: append([]string{
+		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/openapi",
+	}, library...)},
 	"refserver/internal/servertest": {
-		own: append([]string{"refserver", "storage/memstore", "vault/localkey"}, library...),
+		own:    append([]string{"refserver", "refserver/openapi", "storage/memstore", "vault/localkey"}, library...),
+		others: []string{"github.com/getkin/kin-openapi/openapi3"},
 	},
 	"refserver/client": {own: []string{"vault"}},
 	"refserver/cli": {

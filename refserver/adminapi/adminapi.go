@@ -32,7 +32,13 @@ type api struct{ manager *agentkey.Manager }
 // New returns the handler of the administrators' API. It serves the paths under
 // /api/admin/ and starts nothing. It is safe for concurrent use, and the Manager
 // is its caller's to close.
-func New(m *agentkey.Manager, o Options) http.Handler {
+func New(m *agentkey.Manager, o Options) http.Handler { return router(m, o) }
+
+// Routes are the routes that New serves: by path, the methods, sorted. A part of
+// a path in braces stands for any segment.
+func Routes() map[string][]string { return router(nil, Options{}).Routes() }
+
+func router(m *agentkey.Manager, o Options) *exchange.Router {
 	a := &api{m}
 	rt := exchange.NewRouter(exchange.Config(o))
 	for _, r := range a.routes() {
@@ -72,10 +78,10 @@ func (a *api) routes() []route {
 		{method: post, path: "/agents/{id}/reactivate", serve: a.reactivateAgent},
 		{method: post, path: "/agents/{id}/rotate-key", serve: a.rotateKey},
 		{method: get, path: "/agents/{id}/keys", serve: a.listKeys},
-		{method: del, path: "/agents/{id}/keys/{key}", serve: a.revokeKey, free: true},
+		{method: del, path: "/agents/{id}/keys/{keyId}", serve: a.revokeKey, free: true},
 		{method: get, path: "/agents/{id}/activity", serve: a.agentActivity},
 		{method: post, path: "/agents/{id}/tools", serve: a.assign},
-		{method: del, path: "/agents/{id}/tools/{tool}", serve: a.revoke, free: true},
+		{method: del, path: "/agents/{id}/tools/{toolId}", serve: a.revoke, free: true},
 
 		{method: get, path: "/tools", serve: a.listTools},
 		{method: post, path: "/tools", serve: a.createTool},

@@ -212,7 +212,7 @@ func (a *api) listKeys(x *exchange.Exchange, actor agentkey.Actor) error {
 
 func (a *api) revokeKey(x *exchange.Exchange, actor agentkey.Actor) error {
 	id, _ := x.PathID("id")
-	key, _ := x.PathID("key")
+	key, _ := x.PathID("keyId")
 	if err := a.manager.RevokeKey(x.Ctx(), actor, id, key); err != nil {
 		return err
 	}

@@ -215,7 +215,7 @@ const rotateHint = "Revoking does not recall what the agent already holds. Repla
 // revoke says besides ok what it could not undo.
 func (a *api) revoke(x *exchange.Exchange, actor agentkey.Actor) error {
 	agent, _ := x.PathID("id")
-	tool, _ := x.PathID("tool")
+	tool, _ := x.PathID("toolId")
 	r, err := a.manager.Revoke(x.Ctx(), actor, agent, tool)
 	if err != nil {
 		return err

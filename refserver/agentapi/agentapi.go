@@ -32,16 +32,41 @@ type api struct{ manager *agentkey.Manager }
 // New returns the handler of the agents' API. It serves the paths under /api/
 // and starts nothing. It is safe for concurrent use, and the Manager is its
 // caller's to close.
-func New(m *agentkey.Manager, o Options) http.Handler {
-	a := &api{m}
+func New(m *agentkey.Manager, o Options) http.Handler { return router(m, o) }
+
+// Routes are the routes that New serves: by path, the methods, sorted. A part of
+// a path in braces stands for any segment.
+func Routes() map[string][]string { return router(nil, Options{}).Routes() }
+
+func router(m *agentkey.Manager, o Options) *exchange.Router {
 	rt := exchange.NewRouter(exchange.Config(o))
-	rt.Handle(http.MethodGet, "/api/tools", a.tools)
-	rt.Handle(http.MethodGet, "/api/me", a.me)
-	// A HEAD would be a vend that nobody sees.
-	rt.HandleAlone(http.MethodGet, "/api/tools/{tool}/credentials", a.credentials)
-	rt.Handle(http.MethodGet, "/api/tools/{tool}/request", a.requestSchema)
-	rt.Handle(http.MethodPost, "/api/tools/{tool}/request", a.request)
+	for _, r := range (&api{m}).routes() {
+		if r.alone {
+			rt.HandleAlone(r.method, r.path, r.serve)
+		} else {
+			rt.Handle(r.method, r.path, r.serve)
+		}
+	}
 	return rt
+}
+
+type route struct {
+	method, path string
+	serve        exchange.Handler
+	alone        bool // a GET that HEAD must not stand for
+}
+
+// routes is the whole API.
+func (a *api) routes() []route {
+	const get, post = http.MethodGet, http.MethodPost
+	return []route{
+		{method: get, path: "/api/tools", serve: a.tools},
+		{method: get, path: "/api/me", serve: a.me},
+		// A HEAD would be a vend that nobody sees.
+		{method: get, path: "/api/tools/{tool_id}/credentials", serve: a.credentials, alone: true},
+		{method: get, path: "/api/tools/{tool_id}/request", serve: describe(requestSchema)},
+		{method: post, path: "/api/tools/{tool_id}/request", serve: a.request},
+	}
 }
 
 // admit does what comes before everything else, in this order: the limit of the

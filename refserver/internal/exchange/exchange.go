@@ -59,6 +59,18 @@ func (x *Exchange) JSON(status int, v any) error {
 	return nil
 }
 
+// Bytes answers with a body that is made already.
+func (x *Exchange) Bytes(status int, contentType string, body []byte) error {
+	x.write(status, contentType, body)
+	return nil
+}
+
+// Empty answers without a body.
+func (x *Exchange) Empty(status int) error {
+	x.w.WriteHeader(status)
+	return nil
+}
+
 // Secret answers with an object that holds secrets and zeroes it after it was
 // written. The copies within net/http are not ours.
 func (x *Exchange) Secret(status int, o *ObjectWriter) error {

@@ -116,7 +116,7 @@ func New(t testing.TB, o Options) *Fixture {
 	o.Config.Logger, o.Config.Clock = logger, f.Clock.Now
 	f.Server, err = refserver.New(f.Manager, o.Config)
 	f.check(err)
-	f.Handler = f.Server.Handler()
+	f.Handler = Checked(t, f.Server.Handler())
 	f.Organization, f.OwnerID, f.Owner = f.CreateOrganization("Example")
 	return f
 }
