@@ -179,6 +179,53 @@ func ExampleManager_Authenticate() {
 	// Output: carol auditor [redacted]
 }
 
+// The catalog goes into a document that people review, and comes back by a plan.
+func ExampleManager_ImportCatalog() {
+	s, ctx := openExample(), context.Background()
+	doc := must(s.ExportCatalog(ctx, s.admin))
+	doc.Tools[0].Description = "Issues of the whole company"
+	doc.Tools = append(doc.Tools, agentkey.CatalogEntry{Key: "github", Name: "GitHub", AuthType: "bot_token", Mode: "per_agent"})
+
+	plan := must(s.PlanImport(ctx, s.admin, doc, agentkey.ImportOptions{}))
+	for _, item := range plan.Items {
+		fmt.Println(item.Action, item.Key, item.Changes)
+	}
+	done := must(s.ImportCatalog(ctx, s.admin, doc, agentkey.ImportOptions{Plan: plan.Digest}))
+	fmt.Println(done.Count.Create, done.Count.Update)
+
+	_, err := s.ImportCatalog(ctx, s.admin, doc, agentkey.ImportOptions{Plan: plan.Digest})
+	fmt.Println(err) // the catalog is another one now
+	// Output:
+	// update linear [description]
+	// create github []
+	// 1 1
+	// conflict: the record changed meanwhile
+}
+
+// Only with Prune are tools deleted that the document lacks, and their grants end.
+func ExampleManager_PlanImport() {
+	s, ctx := openExample(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	nothing := agentkey.CatalogDocument{Version: agentkey.CatalogVersion}
+	for _, prune := range []bool{false, true} {
+		plan := must(s.PlanImport(ctx, s.admin, nothing, agentkey.ImportOptions{Prune: prune}))
+		item := plan.Items[0]
+		fmt.Println(item.Action, item.Key, "kept:", item.Kept, "grants that end:", item.Grants.ApprovedEnd)
+	}
+	// Output:
+	// remove linear kept: true grants that end: 0
+	// remove linear kept: false grants that end: 1
+}
+
+// An export has everything but the credentials.
+func ExampleManager_ExportCatalog() {
+	s, ctx := openExample(), context.Background()
+	for _, e := range must(s.ExportCatalog(ctx, s.admin)).Tools {
+		fmt.Println(e.Key, e.URL, e.CredentialConfigured)
+	}
+	// Output: linear https://linear.app/ true
+}
+
 func ExampleManager_Events() {
 	s, ctx := openExample(), context.Background()
 	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))

@@ -43,7 +43,7 @@ type call = func(ctx context.Context) (any, error)
 func faultOperations() []faultOperation {
 	var all []faultOperation
 	for _, some := range [][]faultOperation{
-		agentsFaults(), toolFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
+		agentsFaults(), toolFaults(), catalogFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
 	} {
 		all = append(all, some...)
 	}
@@ -126,6 +126,30 @@ func toolFaults() []faultOperation {
 			_, err := s.Revoke(s.t.Context(), s.Owner, s.canary.ID, s.linear.ID)
 			s.noErr(err)
 			return func(ctx context.Context) (any, error) { return answer(s.DeleteTool(ctx, s.Owner, s.linear.ID)) }
+		}},
+	}
+}
+
+func catalogFaults() []faultOperation {
+	pruning := agentkey.ImportOptions{Prune: true}
+	changed := func(s *scene) agentkey.CatalogDocument {
+		doc := exported(s.t, s.Kit)
+		doc.Tools[0].Description = "changed"
+		doc.Tools = append(doc.Tools, entry("fresh", "Fresh"))
+		s.Allow(s.bot, s.Tool("Gone", "gon_api_test_1"))
+		return doc
+	}
+	return []faultOperation{
+		{method: "ExportCatalog", parts: true, prepare: func(s *scene) call {
+			return func(ctx context.Context) (any, error) { return answer(s.ExportCatalog(ctx, s.Owner)) }
+		}},
+		{method: "PlanImport", prepare: func(s *scene) call {
+			doc := changed(s)
+			return func(ctx context.Context) (any, error) { return answer(s.PlanImport(ctx, s.Owner, doc, pruning)) }
+		}},
+		{method: "ImportCatalog", prepare: func(s *scene) call {
+			doc := changed(s)
+			return func(ctx context.Context) (any, error) { return answer(s.ImportCatalog(ctx, s.Owner, doc, pruning)) }
 		}},
 	}
 }

@@ -27,6 +27,10 @@ const (
 	OpReplaceCredential Operation = "credentials.replace"
 	OpRemoveCredential  Operation = "credentials.remove"
 
+	OpExportCatalog Operation = "catalog.export"
+	OpPlanImport    Operation = "catalog.plan"
+	OpImportCatalog Operation = "catalog.import"
+
 	OpReadGrants Operation = "grants.read"
 	OpApprove    Operation = "grants.approve"
 	OpDeny       Operation = "grants.deny"
@@ -84,6 +88,10 @@ var rules = map[Operation]rule{
 	OpDeleteTool:        {roles: admins, change: true},
 	OpReplaceCredential: {roles: admins, change: true},
 	OpRemoveCredential:  {roles: admins, change: true, free: true},
+
+	OpExportCatalog: {roles: everyone},
+	OpPlanImport:    {roles: admins},
+	OpImportCatalog: {roles: admins, change: true},
 
 	OpReadGrants: {roles: everyone},
 	OpApprove:    {roles: approvers, change: true},

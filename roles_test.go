@@ -134,6 +134,19 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpRemoveCredential: {
 		func(s *stage, a agentkey.Actor) error { return second(s.RemoveCredential(s.t.Context(), a, s.tool.ID)) },
 	},
+	agentkey.OpExportCatalog: {
+		func(s *stage, a agentkey.Actor) error { return second(s.ExportCatalog(s.t.Context(), a)) },
+	},
+	agentkey.OpPlanImport: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.PlanImport(s.t.Context(), a, document(entry("more", "more")), agentkey.ImportOptions{Prune: true}))
+		},
+	},
+	agentkey.OpImportCatalog: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ImportCatalog(s.t.Context(), a, document(entry("more", "more")), agentkey.ImportOptions{}))
+		},
+	},
 	agentkey.OpReadGrants: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Grants(s.t.Context(), a, agentkey.GrantsInput{}))
@@ -232,6 +245,7 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
 	agentkey.OpReplaceCredential: "oa", agentkey.OpRemoveCredential: "oa",
+	agentkey.OpExportCatalog: "oapu", agentkey.OpPlanImport: "oa", agentkey.OpImportCatalog: "oa",
 	agentkey.OpReadGrants: "oapu", agentkey.OpApprove: "oap", agentkey.OpDeny: "oap", agentkey.OpAssign: "oap", agentkey.OpRevoke: "oap",
 	agentkey.OpNarrow:             "oap",
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",

@@ -31,6 +31,7 @@ type needs struct {
 	// an index to what belongs to it. It is asked once, when all else is read.
 	follow    func(u *unit) []recordRef
 	toolCount bool
+	catalog   bool      // every tool
 	configKey configKey // the first free one from here on
 	windows   []storage.WindowRef
 	logOnly   bool // not even the organization's own record, which may be what is damaged
@@ -53,14 +54,25 @@ func (n needs) check() error {
 	return checkTexts(ids...)
 }
 
-// and is what both need. Only needs of rows by their ids go together.
+// and is what both need. A key for a new tool is looked for once only.
 func (n needs) and(o needs) needs {
 	n.keys = both(n.keys, o.keys)
 	n.agents = both(n.agents, o.agents)
 	n.tools = both(n.tools, o.tools)
 	n.pairs = both(n.pairs, o.pairs)
 	n.windows = both(n.windows, o.windows)
+	n.records = both(n.records, o.records)
+	n.recordKinds = both(n.recordKinds, o.recordKinds)
+	n.scans = append(slices.Clip(n.scans), o.scans...)
+	if first := n.follow; first == nil {
+		n.follow = o.follow
+	} else if o.follow != nil {
+		n.follow = func(u *unit) []recordRef { return append(first(u), o.follow(u)...) }
+	}
+	n.grantsOf = append(slices.Clip(n.grantsOf), o.grantsOf...)
 	n.credentials = n.credentials || o.credentials
+	n.named = n.named || o.named
+	n.approvals = n.approvals || o.approvals
 	return n
 }
 
@@ -154,7 +166,7 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 	}
 	steps := []func(context.Context, storage.ReadTx, needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
-		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadWindows,
+		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadWindows, u.loadCatalog,
 	}
 	for _, step := range steps {
 		if err := step(ctx, tx, n); err != nil {
@@ -330,6 +342,31 @@ func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n needs) error 
 		}
 	}
 	return nil
+}
+
+// loadCatalog adds every tool to those that were asked for. It comes after the
+// credentials, which only those bring along.
+func (u *unit) loadCatalog(ctx context.Context, tx storage.ReadTx, n needs) error {
+	if !n.catalog {
+		return nil
+	}
+	for q := (storage.ToolQuery{Limit: storage.MaxPage}); ; {
+		page, err := tx.Tools(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, t := range page.Tools {
+			t.Organization = u.organization
+			if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+				return err
+			}
+			u.tools[t.ID] = t
+		}
+		if len(page.Tools) < q.Limit {
+			return nil
+		}
+		q.After = page.Tools[len(page.Tools)-1].ID
+	}
 }
 
 func (u *unit) loadCredentials(ctx context.Context, tx storage.ReadTx, n needs) error {

@@ -29,6 +29,7 @@ func newValidation() (*validation, error) {
 	})
 	for tag, ok := range map[string]func(s, param string) bool{
 		"id":       func(s, _ string) bool { return isID(s) },
+		"key":      func(s, _ string) bool { return isConfigKey(s) },
 		"code":     func(s, _ string) bool { return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" },
 		"plain":    func(s, _ string) bool { return isPlain(s) },
 		"text":     func(s, _ string) bool { return isText(s) },
@@ -95,6 +96,8 @@ func complaint(tag, param string, kind reflect.Kind) string {
 		return "must be an address range such as 192.0.2.0/24"
 	case "id":
 		return "must be an id: printable characters without spaces"
+	case "key":
+		return "must be lower-case letters and digits, in parts joined by single hyphens"
 	case "plain":
 		return "must not hold control characters or characters that change the direction of text"
 	case "text":
@@ -166,6 +169,16 @@ func atoi(s string) (n int) {
 
 func isID(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// isConfigKey says whether s could be the key of a tool.
+func isConfigKey(s string) bool {
+	for part := range strings.SplitSeq(s, "-") {
+		if part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // isPlain says whether s shows as what it is: one line, nothing invisible that
