@@ -27,8 +27,10 @@ var arrows = map[string]allowed{
 	"ratelimit": {},
 	"audit":     {others: []string{"golang.org/x/mod/sumdb/note", "golang.org/x/mod/sumdb/tlog"}},
 
-	"vault/localkey":  {own: []string{"vault"}},
-	"vault/vaulttest": {own: []string{"vault"}},
+	"vault/localkey":       {own: []string{"vault"}},
+	"vault/internal/bound": {own: []string{"vault"}},
+	"vault/transit":        {own: []string{"vault", "vault/internal/bound"}},
+	"vault/vaulttest":      {own: []string{"vault"}},
 
 	// The contract, in terms of the leaves, and its backends.
 	"storage":             {own: leaves},
@@ -58,7 +60,7 @@ var arrows = map[string]allowed{
 	},
 	"refserver/client": {own: []string{"vault"}},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/client", "storage/bunstore", "vault/localkey"}, library...),
+		own: append([]string{"refserver", "refserver/client", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),
@@ -164,7 +166,7 @@ func TestRootLinksFewModules(t *testing.T) {
 func TestHandlersLinkWhatTheLibraryLinks(t *testing.T) {
 	t.Parallel()
 	b := loaded(t)
-	for _, name := range []string{"refserver", "refserver/agentapi", "refserver/adminapi", "refserver/client", "storage/memstore", "storage/storagetest", "vault/localkey", "agentkeytest"} {
+	for _, name := range []string{"refserver", "refserver/agentapi", "refserver/adminapi", "refserver/client", "storage/memstore", "storage/storagetest", "vault/localkey", "vault/transit", "agentkeytest"} {
 		for m := range b.modules(b.all[module+"/"+name]) {
 			if !slices.Contains(rootModules, m) {
 				t.Errorf("%s links %s", name, m)

@@ -48,6 +48,7 @@ func TestTheClockIsInjected(t *testing.T) {
 		"config.go":                             "the default of Config.Clock",
 		"refserver/cli/session.go":              "the default of cli.Options.Clock",
 		"refserver/internal/exchange/router.go": "the default of the handlers' Clock",
+		"vault/transit/client.go":               "the default of transit.Config.Clock",
 		"storage/storagetest/contention.go":     "measures how long a backend makes others wait",
 	}
 	b := loaded(t)
@@ -91,6 +92,7 @@ func TestRandomnessIsCrypto(t *testing.T) {
 		".":                   "the jitter of deliveries",
 		"storage/memstore":    "the balance of a tree",
 		"storage/storagetest": "seeded test data",
+		"vault/transit":       "the jitter of attempts",
 	}
 	b := loaded(t)
 	for _, p := range b.own {

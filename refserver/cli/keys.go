@@ -45,7 +45,9 @@ func (c *keysGenerate) Run(s *session) error {
 // encryptionFlags say where the encryption key comes from.
 type encryptionFlags struct {
 	KeyFile     string `env:"AGENTKEY_KEY_FILE" placeholder:"FILE" help:"File with the encryption key, unless AGENTKEY_ENCRYPTION_KEY holds it. Default: encryption.key in the configuration directory."`
-	KeyProvider string `env:"AGENTKEY_KEY_PROVIDER" placeholder:"NAME[:ARGUMENT]" default:"local" help:"Who wraps the data keys; local is the encryption key."`
+	KeyProvider string `env:"AGENTKEY_KEY_PROVIDER" placeholder:"NAME[:ARGUMENT]" default:"local" help:"Who wraps the data keys: local is the encryption key, transit:MOUNT/KEY a key of Vault or OpenBao."`
+
+	Transit transitFlags `embed:"" prefix:"transit-"`
 }
 
 // given opens the key provider that is named and says where its key is, for
@@ -84,6 +86,11 @@ func local(where string, open func() (*localkey.Provider, error)) (vault.KeyProv
 func (f encryptionFlags) other(ctx context.Context, s *session) (vault.KeyProvider, string, error) {
 	name, argument, _ := strings.Cut(f.KeyProvider, ":")
 	open := s.options.Providers[name]
+	if open == nil && name == "transit" {
+		open = func(context.Context, string, func(string) (string, bool)) (vault.KeyProvider, error) {
+			return f.Transit.open(s, argument)
+		}
+	}
 	if open == nil {
 		return nil, "", usagef("this build of agentkey has no such key provider")
 	}
@@ -91,6 +98,10 @@ func (f encryptionFlags) other(ctx context.Context, s *session) (vault.KeyProvid
 		return nil, "", usagef("%s and --key-file are for --key-provider local only", envEncryptionKey)
 	}
 	keys, err := open(ctx, argument, s.getenv)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return nil, "", err
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("key provider %s: %w", name, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sort"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/refserver"
+	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // closeTime bounds how long the end of the server may take once nothing is
@@ -110,6 +112,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
+	defer attend(ctx, in.keys)()
 	server, err := refserver.New(in.manager, config)
 	if err != nil {
 		return err
@@ -142,7 +145,7 @@ func (s *settings) unknown(env map[string]string) []string {
 	var names []string
 	for name := range env {
 		switch name {
-		case envEncryptionKey, envBootstrapToken, envAdminToken:
+		case envEncryptionKey, envBootstrapToken, envAdminToken, envTransitToken, envTransitSecretID:
 			continue
 		}
 		if strings.HasPrefix(name, "AGENTKEY_") && !strings.HasPrefix(name, "AGENTKEY_TEST_") && !s.known[name] {
@@ -156,6 +159,7 @@ func (s *settings) unknown(env map[string]string) []string {
 // installation is an opened database with its Manager.
 type installation struct {
 	manager *agentkey.Manager
+	keys    vault.KeyProvider
 	key     string // where the encryption key is, for people
 	closers []func() error
 }
@@ -177,7 +181,10 @@ func openInstallation(ctx context.Context, s *session, at location, f encryption
 			return nil, errors.Join(err, in.close())
 		}
 	}
-	in.key, c.Storage, c.Keys = where, store, keys
+	if c, ok := keys.(io.Closer); ok {
+		in.closers = append(in.closers, c.Close)
+	}
+	in.keys, in.key, c.Storage, c.Keys = keys, where, store, keys
 	if in.manager, err = agentkey.New(ctx, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", at.name, err), in.close())
 	}
