@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -194,4 +195,39 @@ func TestTheKeyNeverLeavesUnasked(t *testing.T) {
 	is.True(errors.Is(err, vault.ErrUnavailable))
 	is.True(strings.Contains(err.Error(), "permission denied"))
 	is.Equal(key, nil)
+}
+
+// TestContextIsBoundTwice: it is what the service is given to bind, and where the
+// service forgets it, another context still does not unwrap.
+func TestContextIsBoundTwice(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	now := newClock().Now
+	s := service(now)
+	p := open(t, config(s, now))
+	var given []string
+	s.Fail(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		var body map[string]string
+		is.NoErr(json.NewDecoder(r.Body).Decode(&body))
+		given = append(given, body["associated_data"])
+		delete(body, "associated_data")
+		forgetful, err := json.Marshal(body)
+		is.NoErr(err)
+		r.Body = io.NopCloser(bytes.NewReader(forgetful))
+		return false
+	})
+	w, err := p.WrapKey(t.Context(), dataKey(), sample())
+	is.NoErr(err)
+	_, err = p.UnwrapKey(t.Context(), w, sample())
+	is.NoErr(err)
+	other := sample()
+	other.Organization = "organization-2"
+	key, err := p.UnwrapKey(t.Context(), w, other)
+	is.True(errors.Is(err, vault.ErrUnwrap))
+	is.Equal(key, nil)
+	want := func(c vault.Context) string { return base64.StdEncoding.EncodeToString(c.AppendEncoded(nil)) }
+	is.Equal(given, []string{want(sample()), want(sample()), want(other)})
 }
