@@ -148,9 +148,8 @@ type leased struct {
 	} `json:"auth"`
 }
 
-// session is the token in use. Who has the turn may read and change the rest.
+// session is the token in use, for who has the turn.
 type session struct {
-	turn    chan struct{} // holds a value while somebody has it
 	token   func() string // a closure, for the reason given at Provider; nil: none
 	life    int64         // of the token when it was new, in seconds
 	begun   time.Time
@@ -159,7 +158,7 @@ type session struct {
 }
 
 func (s *session) begin(l login, now time.Time) {
-	*s = session{turn: s.turn, token: func() string { return l.token }, life: l.seconds, begun: now}
+	*s = session{token: func() string { return l.token }, life: l.seconds, begun: now}
 	s.extend(l, now)
 }
 
@@ -177,14 +176,14 @@ func (s *session) extend(l login, now time.Time) {
 // enter waits for the turn.
 func (c *client) enter(ctx context.Context) error {
 	select {
-	case c.session.turn <- struct{}{}:
+	case c.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (c *client) leave() { <-c.session.turn }
+func (c *client) leave() { <-c.turn }
 
 // token gives the token in use, after renewing it or logging in where it is time.
 func (c *client) token(ctx context.Context) (string, error) {

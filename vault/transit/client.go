@@ -40,6 +40,7 @@ type client struct {
 	auth      Auth
 	timeout   time.Duration
 	clock     func() time.Time
+	turn      chan struct{} // holds a value while somebody has the session
 	session   session
 
 	mu    sync.Mutex
@@ -66,7 +67,7 @@ func newClient(c Config) (*client, error) {
 	}
 	cl := &client{
 		base: base, namespace: strings.Trim(c.Namespace, "/"), mount: strings.Trim(c.Mount, "/"), key: c.Key,
-		auth: c.Auth, timeout: c.Timeout, clock: c.Clock, session: session{turn: make(chan struct{}, 1)},
+		auth: c.Auth, timeout: c.Timeout, clock: c.Clock, turn: make(chan struct{}, 1),
 	}
 	if cl.mount == "" {
 		cl.mount = "transit"
