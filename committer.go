@@ -422,7 +422,7 @@ func (m *Manager) appendPart(ctx context.Context, tx storage.Tx, u *unit, part [
 		return knownHead{}, fmt.Errorf("agentkey: extend the log: %w", err)
 	}
 	for i, e := range part {
-		e.leaf, e.signed = x.Leaves[i], x.Head.Signed
+		e.appended, e.place = &x, i
 		lines[i].Seq, lines[i].Content, lines[i].Leaf = events[i].Seq, x.Contents[i], x.Leaves[i]
 	}
 	seal, err := u.ring.rows.Seal(storage.HeadRow(u.installation, u.organization, x.Head))

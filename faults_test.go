@@ -297,14 +297,19 @@ func (s *scene) revealed(o outcome) {
 		s.t.Fatal("a vend was answered with an error")
 	}
 	lines := s.lines(s.Organization.ID)
-	if v.Seq < 0 || v.Seq >= int64(len(lines)) {
-		s.t.Fatalf("vended without event %d", v.Seq)
+	seq := v.Receipt.Index
+	if seq < 0 || seq >= int64(len(lines)) {
+		s.t.Fatalf("vended without event %d", seq)
 	}
-	l := lines[v.Seq]
+	l := lines[seq]
 	e, err := audit.Parse(l.Content)
 	s.noErr(err)
-	if l.Leaf != v.Leaf || e.Action != audit.ActionCredentialVended || e.Agent != s.bot.ID || e.Tool != v.Tool.ID {
-		s.t.Fatalf("event %d does not record the vend: %s", v.Seq, l.Content)
+	verifiers, err := audit.NewVerifiers(s.Manager.PublicKey())
+	s.noErr(err)
+	_, err = v.Receipt.Verify(verifiers)
+	s.noErr(err)
+	if l.Leaf != v.Receipt.Leaf || e.Action != audit.ActionCredentialVended || e.Agent != s.bot.ID || e.Tool != v.Tool.ID {
+		s.t.Fatalf("event %d does not record the vend: %s", seq, l.Content)
 	}
 	if !strings.Contains(string(v.Credential.Bytes()), "_api_test_") {
 		s.t.Fatal("vended something else than the credential")

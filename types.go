@@ -210,9 +210,7 @@ type Vended struct {
 	Grant      string
 	ExpiresAt  int64
 	VendsLeft  int64 // -1: no limit
-	Seq        int64 // the event's number in the log
-	Leaf       audit.Hash
-	Checkpoint []byte // the signed head that covers it
+	Receipt    audit.Receipt // proves that the vend stands in the log, with the public key alone
 	Limit      ratelimit.Decision
 }
 

@@ -127,8 +127,8 @@ type write func(ctx context.Context, tx storage.Tx) (bool, error)
 type entry struct {
 	audit.Event
 	personal audit.Personal
-	leaf     audit.Hash
-	signed   []byte // the head that covers it
+	appended *audit.Extension // what it was appended with, and
+	place    int              // where in that it stands
 }
 
 // integrityError says that a row's seal does not fit it. It is an ErrIntegrity.

@@ -66,7 +66,7 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, v.refused
 	}
 	v.out.Credential = v.secret
-	v.out.Seq, v.out.Leaf, v.out.Checkpoint = v.event.Seq, v.event.leaf, v.event.signed
+	v.out.Receipt = v.event.appended.Receipt(v.event.place)
 	return v.out, nil
 }
 

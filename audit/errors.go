@@ -18,4 +18,8 @@ var (
 	// ErrMismatch says that a stored head is signed, but is not the head of this log, or that its size or edge is not what was
 	// signed. Whoever sees it must not extend the log.
 	ErrMismatch = errors.New("audit: head does not match what was signed")
+
+	// ErrProof says that a proof does not show what it claims. The log may have been changed, or the proof may be of other
+	// events, sizes or logs than was thought; it proves nothing either way.
+	ErrProof = errors.New("audit: the proof does not hold")
 )

@@ -34,12 +34,16 @@ func CheckHead(h Head, installation, organization string, v *Verifiers) (Tree, e
 	return tree, nil
 }
 
-// Extension is what a commit adds to a log. Contents and Leaves are parallel to the events.
+// Extension is what a commit adds to a log. Contents and Leaves are parallel to the events. It is not changed once it was made.
 type Extension struct {
 	Contents [][]byte
 	Leaves   []Hash
 	Tree     Tree
 	Head     Head
+
+	origin string
+	before Tree
+	made   []Hash // the subtrees that were completed, in tlog's order
 }
 
 // Extend appends events to the log whose head is h and whose tree is t, and signs the new head, in h.Epoch. The events must
@@ -53,7 +57,10 @@ func Extend(h Head, t Tree, events []Event, s *Signer) (Extension, error) {
 	if len(events) == 0 || int64(len(events)) > MaxSize-t.Size() {
 		return Extension{}, fmt.Errorf("%w: no events, or more than fit", ErrInvalid)
 	}
-	x := Extension{Tree: t, Contents: make([][]byte, len(events)), Leaves: make([]Hash, len(events))}
+	x := Extension{
+		Tree: t, Contents: make([][]byte, len(events)), Leaves: make([]Hash, len(events)),
+		before: t, made: make([]Hash, 0, 2*len(events)),
+	}
 	last := h.Time
 	for i := range events {
 		e := &events[i]
@@ -65,11 +72,12 @@ func Extend(h Head, t Tree, events []Event, s *Signer) (Extension, error) {
 			return Extension{}, err
 		}
 		x.Contents[i], x.Leaves[i] = content, LeafHash(content)
-		x.Tree.Append(x.Leaves[i])
+		x.made = x.Tree.add(x.Leaves[i], x.made)
 		last = e.Time
 	}
 	installation := s.name[len(originPrefix):]
-	signed, err := s.Sign(Checkpoint{Origin(installation, events[0].Organization, h.Epoch), x.Tree.Size(), x.Tree.Root()})
+	x.origin = Origin(installation, events[0].Organization, h.Epoch)
+	signed, err := s.Sign(Checkpoint{x.origin, x.Tree.Size(), x.Tree.Root()})
 	if err != nil {
 		return Extension{}, err
 	}

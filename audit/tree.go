@@ -48,18 +48,29 @@ func ParseTree(size int64, edge []byte) (Tree, error) {
 func (t *Tree) Size() int64 { return t.size }
 
 // Append adds a leaf. It panics when the tree already has MaxSize leaves, which Extend and Verify rule out.
-func (t *Tree) Append(leaf Hash) {
+func (t *Tree) Append(leaf Hash) { t.add(leaf, nil) }
+
+// add adds a leaf and appends it to made, unless that is nil, and the roots of the subtrees that it completes, the smallest first.
+func (t *Tree) add(leaf Hash, made []Hash) []Hash {
 	if t.size >= MaxSize {
 		panic("audit: tree is full")
+	}
+	keep := made != nil
+	if keep {
+		made = append(made, leaf)
 	}
 	n := bits.OnesCount64(uint64(t.size))
 	for rest := t.size; rest&1 == 1; rest >>= 1 {
 		n--
 		leaf = tlog.NodeHash(t.edge[n], leaf)
 		t.edge[n] = Hash{} // equal trees are equal values
+		if keep {
+			made = append(made, leaf)
+		}
 	}
 	t.edge[n] = leaf
 	t.size++
+	return made
 }
 
 // Root returns the root hash; that of the empty tree is the SHA-256 of nothing.

@@ -106,7 +106,7 @@ func TestConsole(t *testing.T) {
 
 	d, err := c.Deploy(ctx, "alice@example.com", bot.Agent.ID, "billing")
 	is.NoErr(err)
-	is.True(d.LogIndex > v.Seq) // the log orders what AgentKey and the host did
+	is.True(d.LogIndex > v.Receipt.Index) // the log orders what AgentKey and the host did
 	page, err := c.Keys.Events(ctx, alice, agentkey.EventsInput{Filter: audit.Filter{Action: "x.console.service.deployed"}})
 	is.NoErr(err)
 	is.Equal(len(page.Events), 1)

@@ -1,7 +1,6 @@
 package agentapi
 
 import (
-	"bytes"
 	"net/http"
 
 	"github.com/agentkey-dev/agentkey-go"
@@ -18,13 +17,6 @@ var errOrigin = &exchange.Error{
 
 // authOAuth is the auth type whose credential may be JSON.
 const authOAuth = "oauth_token"
-
-type receipt struct {
-	Origin     string `json:"origin"`
-	Index      int64  `json:"log_index"`
-	Leaf       string `json:"leaf_hash"`
-	Checkpoint string `json:"checkpoint"`
-}
 
 // credentials is GET /api/tools/{tool}/credentials: the vend.
 func (a *api) credentials(x *exchange.Exchange) error {
@@ -66,8 +58,6 @@ func vended(v *agentkey.Vended) *exchange.ObjectWriter {
 	if left := vendsLeft(v.VendsLeft); left != nil {
 		o.Field("vends_left", *left)
 	}
-	// The first line of a checkpoint is the log's origin.
-	origin, _, _ := bytes.Cut(v.Checkpoint, []byte("\n"))
-	o.Field("audit_receipt", receipt{string(origin), v.Seq, v.Leaf.String(), string(v.Checkpoint)})
+	o.Field("audit_receipt", v.Receipt)
 	return o
 }

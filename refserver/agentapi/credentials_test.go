@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -45,16 +46,22 @@ func TestVendHasTheContractsFields(t *testing.T) {
 	is.Equal(v["auth_type"], "api_key")
 
 	// The receipt is what the log says, under the log's own signature.
-	receipt := v["audit_receipt"].(map[string]any)
+	text, err := json.Marshal(v["audit_receipt"])
+	is.NoErr(err)
+	receipt, err := audit.ParseReceipt(text)
+	is.NoErr(err)
 	verifiers, err := audit.NewVerifiers(f.Manager.PublicKey())
 	is.NoErr(err)
-	checkpoint, err := audit.OpenCheckpoint([]byte(receipt["checkpoint"].(string)), verifiers)
+	checkpoint, err := receipt.Verify(verifiers)
 	is.NoErr(err)
-	is.Equal(checkpoint.Origin, receipt["origin"])
-	is.True(checkpoint.Size > int64(receipt["log_index"].(float64))) // it covers the vend
+	is.Equal(checkpoint.Origin, audit.Origin(f.Manager.Installation(), f.Organization, 1))
+	receipt.Leaf[0] ^= 1
+	_, err = receipt.Verify(verifiers)
+	is.True(errors.Is(err, audit.ErrProof))
+	receipt.Leaf[0] ^= 1
 	event := f.Do("GET", "/api/admin/audit-log?action=credential.vended", f.Owner, "").Items(t)[0]
-	is.Equal(event["seq"], receipt["log_index"])
-	is.Equal(event["leafHash"], receipt["leaf_hash"])
+	is.Equal(event["seq"], float64(receipt.Index))
+	is.Equal(event["leafHash"], receipt.Leaf.String())
 }
 
 func TestVendOfStructuredAndBinaryCredentials(t *testing.T) {

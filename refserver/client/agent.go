@@ -73,7 +73,8 @@ type Credential struct {
 	Instructions string
 	// Secret is the credential; structured ones are JSON. The caller destroys it.
 	Secret *vault.Secret
-	// Receipt is the proof that the vend stands in the log, as JSON.
+	// Receipt is the proof that the vend stands in the log, as the server wrote it.
+	// audit.ParseReceipt reads it; with the log's public key it is verified offline.
 	Receipt json.RawMessage
 }
 
