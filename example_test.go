@@ -239,6 +239,27 @@ func ExampleManager_Events() {
 	// grant.assigned ok human Linear
 }
 
+// A vend's receipt is checked with the public key alone, and by a checkpoint that
+// was kept elsewhere the log is held to what it was.
+func ExampleManager_ConsistencyProof() {
+	s, ctx := openExample(), context.Background()
+	must(s.Assign(ctx, s.approver, agentkey.AssignInput{Agent: s.bot.ID, Tool: s.linear.ID}))
+	vended := must(s.Vend(ctx, s.agent, s.linear.ID))
+	vended.Credential.Destroy()
+	keys := must(audit.NewVerifiers(s.PublicKeys()...))
+	early := must(vended.Receipt.Verify(keys))
+
+	must(s.Record(ctx, s.admin, agentkey.RecordInput{Action: "x.example.deployed"}))
+	late := must(s.LatestCheckpoint(ctx, s.admin))
+	proof := must(s.ConsistencyProof(ctx, s.admin, early.Size, late.Size))
+	fmt.Println(proof.Verify(early, late.Checkpoint))
+	still := must(s.InclusionProof(ctx, s.admin, vended.Receipt.Index, late.Size))
+	fmt.Println(still.Leaf == vended.Receipt.Leaf, still.VerifyIn(late.Checkpoint))
+	// Output:
+	// <nil>
+	// true <nil>
+}
+
 // Verify reads the log against its signed heads, Reconcile the records against
 // the log.
 func ExampleManager_Verify() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
 )
 
@@ -381,6 +382,15 @@ func readFaults() []faultOperation {
 			return func(ctx context.Context) (any, error) { return read(ctx, s) }
 		}}
 	}
+	// A proof that finds no tiles yet writes them.
+	growing := func(o faultOperation) faultOperation {
+		prepare := o.prepare
+		o.prepare = func(s *scene) call {
+			recordMany(s.t, s.witness, s.Owner, audit.TileWidth)
+			return prepare(s)
+		}
+		return o
+	}
 	still := func(o faultOperation) faultOperation {
 		o.still = true
 		return o
@@ -407,6 +417,13 @@ func readFaults() []faultOperation {
 		as("Events", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Events(ctx, s.Owner, agentkey.EventsInput{}))
 		}),
+		as("LatestCheckpoint", func(ctx context.Context, s *scene) (any, error) { return answer(s.LatestCheckpoint(ctx, s.Owner)) }),
+		growing(as("InclusionProof", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.InclusionProof(ctx, s.Owner, 3, 0))
+		})),
+		as("ConsistencyProof", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.ConsistencyProof(ctx, s.Owner, 3, 0))
+		}),
 		as("Export", func(ctx context.Context, s *scene) (any, error) { return onlyError(s.Export(ctx, s.Owner, io.Discard)) }).inParts(),
 		as("Grants", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Grants(ctx, s.Owner, agentkey.GrantsInput{}))
@@ -420,6 +437,7 @@ func readFaults() []faultOperation {
 		}),
 		as("Profile", func(ctx context.Context, s *scene) (any, error) { return answer(s.Profile(ctx, s.botKey)) }),
 		still(as("PublicKey", func(_ context.Context, s *scene) (any, error) { return s.PublicKey(), nil })),
+		still(as("PublicKeys", func(_ context.Context, s *scene) (any, error) { return s.PublicKeys(), nil })),
 		as("Ready", func(ctx context.Context, s *scene) (any, error) { return onlyError(s.Ready(ctx)) }),
 		as("Reconcile", func(ctx context.Context, s *scene) (any, error) { return answer(s.Reconcile(ctx, s.Owner)) }),
 		as("Requests", func(ctx context.Context, s *scene) (any, error) {

@@ -221,6 +221,7 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Events(s.t.Context(), a, agentkey.EventsInput{}))
 		},
+		func(s *stage, a agentkey.Actor) error { return second(s.LatestCheckpoint(s.t.Context(), a)) },
 	},
 	agentkey.OpExportAudit: {
 		func(s *stage, a agentkey.Actor) error { return s.Export(s.t.Context(), a, io.Discard) },
@@ -228,6 +229,8 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpVerifyAudit: {
 		func(s *stage, a agentkey.Actor) error { return second(s.Verify(s.t.Context(), a)) },
 		func(s *stage, a agentkey.Actor) error { return second(s.Reconcile(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.InclusionProof(s.t.Context(), a, 0, 0)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.ConsistencyProof(s.t.Context(), a, 1, 0)) },
 	},
 	agentkey.OpRecord: {
 		func(s *stage, a agentkey.Actor) error {

@@ -121,6 +121,9 @@ func (m *Manager) reconcileAll(ctx context.Context) {
 		if _, err := m.reconcile(ctx, id); err != nil && ctx.Err() == nil {
 			m.log.LogAttrs(ctx, slog.LevelError, "reconcile", slog.String("organization", id), slog.Any("error", err))
 		}
+		if err := m.renewTiles(ctx, id); err != nil && ctx.Err() == nil {
+			m.log.LogAttrs(ctx, slog.LevelWarn, "tiles of the log", slog.String("organization", id), slog.Any("error", err))
+		}
 		return ctx.Err()
 	})
 	if err != nil && ctx.Err() == nil {

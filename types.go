@@ -209,7 +209,7 @@ type Vended struct {
 	Credential *Secret
 	Grant      string
 	ExpiresAt  int64
-	VendsLeft  int64 // -1: no limit
+	VendsLeft  int64         // -1: no limit
 	Receipt    audit.Receipt // proves that the vend stands in the log, with the public key alone
 	Limit      ratelimit.Decision
 }
