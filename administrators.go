@@ -102,7 +102,9 @@ func (m *Manager) Authenticate(ctx context.Context, token *Secret, rc RequestCon
 	}
 	digest := digestOf(token)
 	id := hex.EncodeToString(digest)
-	organizations, err := m.store.FindRecord(ctx, kindToken, id)
+	finding, cancel := reading(ctx)
+	defer cancel()
+	organizations, err := m.store.FindRecord(finding, kindToken, id)
 	if err != nil {
 		return Actor{}, storageError(err)
 	}

@@ -147,7 +147,7 @@ func (m *Manager) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = m.store.Update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
+	err = m.update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
 		head, err := tx.Head(ctx)
 		if err != nil {
 			return err
@@ -288,7 +288,9 @@ func (m *Manager) Ready(ctx context.Context) error {
 	}
 	r.release()
 	if p, ok := m.store.(storage.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
+		pinging, cancel := reading(ctx)
+		defer cancel()
+		if err := p.Ping(pinging); err != nil {
 			return storageError(err)
 		}
 	}

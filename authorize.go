@@ -188,7 +188,9 @@ func (m *Manager) identify(ctx context.Context, c Caller) (Caller, error) {
 		m.failures.add(c.context.Address, ErrUnknownKey.Code, now)
 		return c, ErrUnknownKey
 	}
-	k, ok, err := m.store.FindKey(ctx, digest)
+	finding, cancel := reading(ctx)
+	defer cancel()
+	k, ok, err := m.store.FindKey(finding, digest)
 	if err != nil {
 		return c, storageError(err)
 	}
@@ -350,6 +352,8 @@ func (m *Manager) readOnce(ctx context.Context, organization string, fresh bool,
 		return err
 	}
 	defer r.release()
+	ctx, cancel := reading(ctx)
+	defer cancel()
 	err = m.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) error {
 		head, err := tx.Head(ctx)
 		if err != nil {

@@ -26,6 +26,10 @@ type operation struct {
 	bulk bool
 }
 
+// long says whether the operation may change as many rows as there are. It has a
+// transaction of its own, which takes the time that it needs.
+func (o operation) long() bool { return len(o.needs.grantsOf) > 0 || o.needs.catalog }
+
 // maxRuns bounds how often an operation is decided again because data keys or
 // rows changed in between.
 const maxRuns = 4
@@ -74,7 +78,18 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 		return err
 	}
 	defer keys.release()
-	return m.queues.of(op.organization).submit(&pending{ctx: ctx, op: op, keys: keys}, m.carryOut)
+	p := &pending{ctx: ctx, op: op, keys: keys}
+	if !op.long() {
+		var cancel context.CancelFunc
+		p.by = decidedBy(ctx)
+		p.ctx, cancel = context.WithDeadline(ctx, p.by)
+		defer cancel()
+	}
+	err = m.queues.of(op.organization).submit(p, m.carryOut)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return storageError(err) // it was our own
+	}
+	return err
 }
 
 // rings are the keys that a transaction needs: the organization's own, and those
@@ -125,7 +140,7 @@ func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
 // away says whether an error is nothing that any one operation could bring about:
 // each would meet the same, one waiting time after the other.
 func away(err error) bool {
-	for _, e := range []error{storage.ErrUnavailable, storage.ErrBusy, storage.ErrClosed} {
+	for _, e := range []error{storage.ErrUnavailable, storage.ErrBusy, storage.ErrClosed, context.DeadlineExceeded} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -477,7 +492,9 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 		})
 		return nil
 	}}}
-	b, err := m.attempt(ctx, []*pending{p}, false)
+	bounded, cancel := context.WithDeadline(ctx, decidedBy(ctx))
+	defer cancel()
+	b, err := m.attempt(bounded, []*pending{p}, false)
 	if err != nil {
 		m.log.LogAttrs(ctx, slog.LevelError, "integrity failure not recorded", slog.String("organization", organization), slog.Any("error", err))
 		return

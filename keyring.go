@@ -163,7 +163,9 @@ func (k *keyring) expire(now time.Time, all bool) {
 
 func (k *keyring) load(ctx context.Context, organization string) (*ring, error) {
 	var rows []storage.DataKey
-	err := k.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
+	viewing, end := reading(ctx)
+	defer end()
+	err := k.store.View(viewing, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
 		rows, err = tx.DataKeys(ctx)
 		return err
 	})

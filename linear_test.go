@@ -99,12 +99,8 @@ func (tx clocklessTx) Head(ctx context.Context) (storage.Head, error) {
 	return head, err
 }
 
-// How long checking one history may take, and how much of one may go unanswered
-// because the machine was too busy.
-const (
-	checkTime      = time.Minute
-	maxUnavailable = 80
-)
+// checkTime is how long checking one history may take.
+const checkTime = time.Minute
 
 // manyVends are so many that every answer should have occurred among them.
 const manyVends = 700
@@ -164,8 +160,11 @@ func (c *tally) add(h histories.History) {
 func (c tally) check(t *testing.T) {
 	t.Helper()
 	t.Logf("%v", c)
-	vends, unanswered := 0, 0
+	all, vends, unanswered := 0, 0, 0
 	for _, codes := range c {
+		for _, n := range codes {
+			all += n
+		}
 		unanswered += codes[histories.Unavailable] + codes[histories.Unknown]
 		if codes[histories.Internal] > 0 {
 			t.Errorf("%d internal errors", codes[histories.Internal])
@@ -177,8 +176,8 @@ func (c tally) check(t *testing.T) {
 	if given := c[histories.Vend][histories.Done]; given*6 < vends {
 		t.Errorf("only %d of %d vends succeeded: the histories show little", given, vends)
 	}
-	if unanswered > maxUnavailable {
-		t.Errorf("%d operations were not answered", unanswered)
+	if unanswered > all/4 { // on a machine that does much else; hardly any on another
+		t.Errorf("%d of %d operations were not answered: the histories show little", unanswered, all)
 	}
 	if vends < manyVends {
 		return

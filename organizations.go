@@ -122,7 +122,7 @@ func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrgan
 		secret = newKey(tokenPrefix)
 	}
 	var out CreatedOrganization
-	err = m.store.Update(ctx, id, func(ctx context.Context, tx storage.Tx) error {
+	err = m.update(ctx, id, func(ctx context.Context, tx storage.Tx) error {
 		head, err := tx.Head(ctx)
 		if err != nil {
 			return err

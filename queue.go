@@ -47,7 +47,8 @@ type queue struct {
 type pending struct {
 	ctx  context.Context
 	op   operation
-	keys *rings // nil: to be acquired
+	by   time.Time // when it must have been decided; zero: it takes its time
+	keys *rings    // nil: to be acquired
 	err  error
 	done chan struct{} // closed when err is there
 	lead chan struct{} // closed when it is this one's turn to carry out a batch
@@ -124,7 +125,7 @@ func (q *queue) withdraw(p *pending) bool {
 // the first who waits then.
 func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pending)) {
 	q.mu.Lock()
-	n := min(len(q.waiting), maxBatch)
+	n, by := company(q.waiting[:min(len(q.waiting), maxBatch)])
 	ps := slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)
 	q.mu.Unlock()
@@ -141,8 +142,28 @@ func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pen
 			close(q.waiting[0].lead)
 		}
 	}()
-	if len(ps) > 1 {
-		ctx = context.WithoutCancel(ctx) // one caller's end is not the others'
+	if len(ps) > 1 { // one caller's end is not the others'
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), by)
+		defer cancel()
 	}
 	carryOut(ctx, ps)
+}
+
+// hurry is how much time those have left at least who share a transaction.
+const hurry = 250 * time.Millisecond
+
+// company is how many of those who wait share the next transaction, and when it
+// must have been decided. Who takes long, or has hardly any time left, goes alone.
+func company(waiting []*pending) (n int, by time.Time) {
+	for _, p := range waiting {
+		if p.by.IsZero() || time.Until(p.by) < hurry {
+			break
+		}
+		if n == 0 || p.by.Before(by) {
+			by = p.by
+		}
+		n++
+	}
+	return max(n, 1), by
 }

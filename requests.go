@@ -415,7 +415,9 @@ func (m *Manager) countVends(ctx context.Context, r *RevokedGrant) {
 	if r.Grant.ApprovedAt == 0 {
 		return
 	}
-	page, err := m.store.Events(ctx, r.Grant.Organization, storage.EventQuery{Count: true, Filter: audit.Filter{
+	counting, cancel := reading(ctx)
+	defer cancel()
+	page, err := m.store.Events(counting, r.Grant.Organization, storage.EventQuery{Count: true, Filter: audit.Filter{
 		Agent: r.Grant.Agent, Tool: r.Grant.Tool, Action: audit.ActionCredentialVended, From: r.Grant.ApprovedAt,
 	}})
 	if err != nil {

@@ -82,7 +82,7 @@ type turnPayload struct {
 
 // turn takes or keeps the turn at a piece of work for a time.
 func (m *Manager) turn(ctx context.Context, work string, length time.Duration) (mine bool, err error) {
-	err = m.store.Update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
+	err = m.update(ctx, storage.System, func(ctx context.Context, tx storage.Tx) error {
 		now := micros(m.config.Clock())
 		r, ok, err := tx.Record(ctx, kindTurn, work)
 		if err != nil {

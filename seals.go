@@ -95,7 +95,7 @@ func (k *keyring) give(key string, n int64) {
 // errStale, and the caller reads the keys again.
 func (m *Manager) reserve(ctx context.Context, organization, key string) (n int64, err error) {
 	roll := false
-	err = m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+	err = m.update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
 		n, roll = 0, false
 		keys, err := tx.DataKeys(ctx)
 		if err != nil {

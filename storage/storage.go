@@ -29,6 +29,9 @@ const (
 	// ResolveTime bounds how long an Update whose commit was not answered may
 	// look for its outcome before it returns ErrUnknown.
 	ResolveTime = 3 * time.Second
+	// OutcomeTime is how long after the deadline of its context an Update, once it
+	// has asked for its commit, may still wait for the outcome or look for it.
+	OutcomeTime = 500 * time.Millisecond
 	// MaxPage is the largest Limit of a query.
 	MaxPage = 10_000
 	// MaxIDs is the largest number of ids, references or lines in one call.
@@ -61,8 +64,9 @@ const (
 //     when fn returns nil.
 //   - unknown: when the commit is not answered, Update finds out under the head
 //     whether its lines stand at their numbers, and answers nil or an error
-//     accordingly. Only when it can't find out within ResolveTime, or appended
-//     nothing, does it answer ErrUnknown.
+//     accordingly. Only when it can't find out within ResolveTime, and by
+//     OutcomeTime after its context's deadline, or appended nothing, does it
+//     answer ErrUnknown.
 //   - nested: Update or View called with the context of a running fn answers
 //     ErrNested.
 //   - done: a Tx used after its fn returned answers ErrClosed.

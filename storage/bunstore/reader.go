@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -20,6 +21,7 @@ type reader struct {
 	sql          *sql.Tx
 	bun          bun.Tx
 	cancel       context.CancelFunc
+	deadline     time.Time // of who waits for it; zero: none
 	organization string
 	head         storage.Head
 	loaded       bool // head is what stands

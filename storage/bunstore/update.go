@@ -140,12 +140,16 @@ func milliseconds(d time.Duration) string {
 
 // lockTime is a little less than a statement may take, so that waiting in vain
 // is told from a database that is slow.
-const lockTime = storage.UpdateTime - 100*time.Millisecond
+const lockTime = storage.UpdateTime - answerTime
+
+// answerTime is how long the database's own limits end before ours, so that it
+// is heard saying so, on a connection that can be used again.
+const answerTime = 100 * time.Millisecond
 
 func (t *tx) lockRow(wait, ctx context.Context) error {
 	patience := lockTime
 	if deadline, ok := wait.Deadline(); ok {
-		patience = min(patience, time.Until(deadline))
+		patience = min(patience, time.Until(deadline)-answerTime)
 	}
 	if err := t.limit(ctx, patience, storage.UpdateTime); err != nil {
 		return err
@@ -240,9 +244,13 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	// The caller's context may end: the answer matters all the same. The wait for
 	// it and the search for the outcome share their time.
-	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTime)
+	most := outcomeTime
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, max(time.Until(deadline), 0)+storage.OutcomeTime)
+	}
+	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	defer cancel()
-	err := t.endWithin(storage.UpdateTime, t.sql.Commit)
+	err := t.endWithin(most*4/5, t.sql.Commit)
 	switch {
 	case err == nil:
 		return nil
@@ -329,19 +337,23 @@ func (s *Store) begin(wait, caller context.Context, p *pool, organization string
 		cancel()
 		return nil, s.translate(caller, err)
 	}
-	return &reader{store: s, pool: p, bun: began, sql: began.Tx, cancel: cancel, organization: organization}, nil
+	r := &reader{store: s, pool: p, bun: began, sql: began.Tx, cancel: cancel, organization: organization}
+	r.deadline, _ = caller.Deadline()
+	return r, nil
 }
 
 // undo ends the transaction and keeps nothing. After a commit it does nothing.
 func (r *reader) undo() {
 	r.done.Store(true)
-	_ = r.end(r.sql.Rollback)
+	most := patience
+	if !r.deadline.IsZero() {
+		most = min(most, max(time.Until(r.deadline), answerTime))
+	}
+	_ = r.endWithin(most, r.sql.Rollback)
 	r.cancel()
 }
 
-// end commits or rolls back, in bounded time on a connection that can hang.
-func (r *reader) end(how func() error) error { return r.endWithin(patience, how) }
-
+// endWithin commits or rolls back, in bounded time on a connection that can hang.
 func (r *reader) endWithin(most time.Duration, how func() error) error {
 	if r.store.postgres {
 		timer := time.AfterFunc(most, r.cancel)
@@ -381,7 +393,7 @@ func (s *Store) withWrite(caller context.Context, organization string, fn func(c
 	if err := caller.Err(); err != nil {
 		return err
 	}
-	if err := r.end(r.sql.Commit); err != nil {
+	if err := r.endWithin(patience, r.sql.Commit); err != nil {
 		if s.surelyUndone(err) {
 			return s.translate(caller, err)
 		}

@@ -5,13 +5,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -92,7 +87,7 @@ func TestDatabaseSlow(t *testing.T) {
 	l.advance(t, 30)
 	slowest := l.takeSlowest()
 	t.Logf("the longest answer took %v", slowest)
-	is.True(slowest < within(2*answerTime))
+	is.True(slowest < within(answerTime))
 	stop()
 	is.Equal(l.cut.Load(), int64(0))
 	l.check(t)
@@ -172,80 +167,6 @@ func TestCommitSilent(t *testing.T) {
 		until(t, readyWait, "service goes on", func() bool { return w.vend(t.Context()) == nil })
 	}
 	l.check(t)
-}
-
-// A full disk means 503, and service goes on by itself when there is space again.
-func TestDiskFull(t *testing.T) {
-	t.Parallel()
-	sizes := []int64{16}
-	if proving() {
-		sizes = []int64{16, 48, 128}
-	}
-	for _, megabytes := range sizes {
-		disk := smallDisk(t, megabytes)
-		in := newInstallation(t, "sqlite:"+filepath.Join(disk, "agentkey.db"))
-		p, _ := in.start(t, program(t), freeAddress(t))
-		l := newLoad(t, in.token, crashClients, p.url())
-		stop := l.run(t)
-		for range rounds(2, 20) {
-			is := is.New(t)
-			l.advance(t, 20)
-			filler := filepath.Join(disk, "filler")
-			away := l.away.Load()
-			until(t, time.Minute, "requests are answered 503", func() bool {
-				fill(t, filler)
-				return l.away.Load() >= away+crashClients
-			})
-			is.Equal(status(p.url()+"/livez"), http.StatusOK)
-			is.NoErr(os.Remove(filler))
-			began := time.Now()
-			l.advance(t, 20)
-			t.Logf("on %d MB, service came back within %v", megabytes, time.Since(began))
-			is.Equal(status(p.url()+"/readyz"), http.StatusOK)
-		}
-		stop()
-		is.New(t).Equal(l.cut.Load(), int64(0))
-		l.check(t)
-		p.kill()
-	}
-}
-
-// smallDisk mounts a file system of so many megabytes; it goes with the test.
-func smallDisk(t *testing.T, megabytes int64) string {
-	t.Helper()
-	dir := t.TempDir()
-	size := fmt.Sprintf("size=%dm", megabytes)
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", size, "agentkey-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("needs to mount a small file system, which takes root: %s", out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v %s", err, out)
-		}
-	})
-	return dir
-}
-
-// fill takes what is left of the disk.
-func fill(t *testing.T, name string) {
-	t.Helper()
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if errors.Is(err, syscall.ENOSPC) {
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	block := make([]byte, 64<<10)
-	for size := len(block); size >= 512; size /= 2 {
-		for err = nil; err == nil; {
-			_, err = f.Write(block[:size])
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
 }
 
 // A node whose clock is wrong vends nothing and says that it is not ready; one

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/strictjson"
@@ -37,7 +38,9 @@ func (x *Exchange) Read(b Body, fill func(f *Fields)) error {
 	if r.ContentLength > int64(b.Limit) {
 		return tooLarge(b)
 	}
+	left := time.Until(x.answerBy)
 	text, err := vault.SecretFromReader(r.Body, b.Limit)
+	x.waited(left)
 	if errors.Is(err, vault.ErrTooLong) {
 		return tooLarge(b)
 	}

@@ -22,14 +22,22 @@ type Exchange struct {
 	// Context is what is recorded of the request.
 	Context agentkey.RequestContext
 
-	w       *response
-	config  Config
-	whole   context.Context // without the timeout
-	pattern string
+	w        *response
+	config   Config
+	whole    context.Context // without the timeout
+	answerBy time.Time
+	pattern  string
 }
 
 // Ctx returns the request's context.
 func (x *Exchange) Ctx() context.Context { return x.Request.Context() }
+
+// waited moves the time of the answer by what the client took to send its body,
+// of which so much was left before.
+func (x *Exchange) waited(before time.Duration) {
+	x.answerBy = x.answerBy.Add(before - time.Until(x.answerBy))
+	x.Request = x.Request.WithContext(agentkey.AnswerBy(x.Request.Context(), x.answerBy))
+}
 
 // Header returns the headers of the response.
 func (x *Exchange) Header() http.Header { return x.w.Header() }

@@ -11,11 +11,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/agentkey-dev/agentkey-go"
 )
 
 // Timeout bounds what a handler does for one request: before the server's write
 // timeout ends the connection without a word, the client is told 503.
 const Timeout = 25 * time.Second
+
+// answerTime is how soon a request is answered once it is there whole, whatever
+// the database does. See [agentkey.AnswerBy] for what may take longer.
+const answerTime = 2800 * time.Millisecond
 
 // Config is what a Router needs to know. The zero value is good.
 type Config struct {
@@ -131,6 +137,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		config:  rt.config,
 		whole:   r.Context(),
 	}
+	deadline, _ := ctx.Deadline()
+	x.answerBy = deadline.Add(answerTime - Timeout)
+	ctx = agentkey.AnswerBy(ctx, x.answerBy)
 	setHeaders(w.Header(), r.URL.Path, x.Context.Request)
 	x.Request = r.WithContext(context.WithValue(ctx, place{}, x))
 	defer x.recover()
