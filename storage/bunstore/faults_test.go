@@ -152,6 +152,45 @@ func TestTimeLimits(t *testing.T) {
 	})
 }
 
+// TestSyncFails: a commit that the disk refuses to sync may stand or not, and the
+// answer says what came of it, or that nobody can tell: on SQLite what can't be
+// seen may yet be found by a recovery. The next one is as good as ever.
+func TestSyncFails(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		make   func(testing.TB) *place
+		undone error
+	}{
+		{"sqlite", newHandles, storage.ErrUnknown},
+		{"postgres", newPostgres, storage.ErrUnavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			ctx := context.Background()
+			p := tt.make(t)
+			s := migrated(t, p)
+			furnish(t, s, "acme", 1)
+			next, err := vend(ctx, s, "acme", "agent-000")
+			is.NoErr(err)
+			p.faults.says = ioError{}
+			for lose, want := range map[int32]error{loseAfter: nil, loseBefore: tt.undone} {
+				p.faults.lose.Store(lose)
+				_, err := vend(ctx, s, "acme", "agent-000")
+				is.True(errors.Is(err, want))
+				if want == nil {
+					next++
+				}
+				seq, err := vend(ctx, s, "acme", "agent-000")
+				is.NoErr(err)
+				next++
+				is.Equal(seq, next)
+			}
+		})
+	}
+}
+
 // TestSQLiteFile: the file and its companions are for their owner alone, a name
 // is a name whatever is in it, and what can't be a file is refused.
 func TestSQLiteFile(t *testing.T) {

@@ -13,7 +13,17 @@ type faulty struct {
 	driver.Connector
 	// lose is what becomes of the next commit.
 	lose atomic.Int32
+	// says is what is answered instead: nil for the end of the connection. It is
+	// set before the commit.
+	says error
 }
+
+// ioError is what a driver answers when the disk refuses to sync.
+type ioError struct{}
+
+func (ioError) Error() string    { return "disk I/O error" }
+func (ioError) Code() int        { return 10 | 4<<8 } // SQLITE_IOERR_FSYNC
+func (ioError) SQLState() string { return "58030" }   // io_error
 
 const (
 	keepAnswers int32 = iota
@@ -48,7 +58,8 @@ func (c *faultyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver
 	return &faultyTx{Tx: tx, conn: c}, nil
 }
 
-// Commit answers io.ErrUnexpectedEOF, as a connection does that was cut.
+// Commit answers io.ErrUnexpectedEOF, as a connection does that was cut, or what
+// it is told to say.
 func (t *faultyTx) Commit() error {
 	lose := t.conn.from.lose.Swap(keepAnswers)
 	if lose == keepAnswers {
@@ -61,6 +72,9 @@ func (t *faultyTx) Commit() error {
 		}
 	} else if err := t.Tx.Rollback(); err != nil {
 		return err
+	}
+	if says := t.conn.from.says; says != nil {
+		return says
 	}
 	return io.ErrUnexpectedEOF
 }

@@ -27,10 +27,38 @@ type cluster struct {
 	held     io.WriteCloser // the guardian's standard input
 	gone     chan struct{}  // closed when the guardian has ended
 	postgres int
+
+	databases int    // made on disks of their own
+	preload   string // a library, or none
 }
 
 // newCluster makes a cluster and starts it; it goes with the test.
 func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := installedPostgres(t)
+	c.begin(t, c.ownDir(t))
+	return c
+}
+
+// ownDir is a new directory of its account's; it goes with the test.
+func (c *cluster) ownDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agentkey-stop-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if c.account != nil {
+		if err := os.Chown(dir, int(c.account.Uid), int(c.account.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// installedPostgres is a cluster that has not begun: it knows the binaries and
+// the account.
+func installedPostgres(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{}
 	shared := pgtest.DSN(t)
@@ -51,15 +79,14 @@ func newCluster(t *testing.T) *cluster {
 		owner := info.Sys().(*syscall.Stat_t)
 		c.account = &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
 	}
-	if c.dir, err = os.MkdirTemp("", "agentkey-stop-"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(c.dir) })
-	if c.account != nil {
-		if err := os.Chown(c.dir, int(c.account.Uid), int(c.account.Gid)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return c
+}
+
+// begin makes the cluster in a directory that belongs to its account, and starts
+// it. It is stopped with the test.
+func (c *cluster) begin(t *testing.T, dir string) {
+	t.Helper()
+	c.dir = dir
 	initdb := c.command(filepath.Join(c.bin, "initdb"), "--pgdata", filepath.Join(c.dir, "data"), "--username", "postgres",
 		"--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
@@ -67,12 +94,14 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c.start(t)
 	t.Cleanup(func() { _ = c.stop(syscall.SIGQUIT) })
-	return c
 }
 
 func (c *cluster) command(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Env = c.dir, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "LC_ALL=C", "TZ=UTC"}
+	if c.preload != "" {
+		cmd.Env = append(cmd.Env, "LD_PRELOAD="+c.preload, "REFUSE="+filepath.Join(c.dir, "refuse"))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account, Setpgid: true}
 	return cmd
 }
@@ -81,7 +110,7 @@ func (c *cluster) command(path string, args ...string) *exec.Cmd {
 // input closes, which it does with the test, however that ends, it ends Postgres.
 const guardian = `
 trap '' INT TERM HUP
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=100 -c logging_collector=off >>"$2/log" 2>&1 </dev/null &
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=100 -c min_wal_size=32MB -c max_wal_size=48MB -c logging_collector=off >>"$2/log" 2>&1 </dev/null &
 server=$!
 echo $server
 exec 3<&0
@@ -123,6 +152,23 @@ func (c *cluster) run() error {
 	go func(gone chan struct{}) { defer close(gone); _ = shell.Wait() }(c.gone)
 	c.postgres, err = strconv.Atoi(strings.TrimSpace(line))
 	return err
+}
+
+// resume starts Postgres if it has ended by itself, as an operator's supervisor
+// would, and waits until it answers.
+func (c *cluster) resume(t *testing.T) {
+	t.Helper()
+	until(t, readyWait, "Postgres answers", func() bool {
+		select {
+		case <-c.gone:
+			_ = c.held.Close()
+			if err := c.run(); err != nil {
+				t.Fatal(err)
+			}
+		default:
+		}
+		return c.command(filepath.Join(c.bin, "pg_isready"), "-q", "-h", c.dir, "-U", "postgres").Run() == nil
+	})
 }
 
 // stop ends Postgres with the signal, SIGQUIT for an immediate shutdown and SIGINT
