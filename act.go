@@ -145,6 +145,12 @@ func (u *unit) transition(e *entry, t grants.Transition, agent storage.Agent, to
 			e.Approvals = append(e.Approvals, audit.Approval{Actor: audit.Ref{Kind: a.ActorKind, ID: a.Actor}, Verdict: string(a.Verdict)})
 		}
 	}
+	switch was, is := t.From == grants.StatusPending, t.Grant.Status == grants.StatusPending; {
+	case is && !was:
+		return u.enlist(e, t.Grant)
+	case was && !is:
+		u.delist(e, t.Grant)
+	}
 	return nil
 }
 

@@ -79,7 +79,7 @@ func (u *unit) putToken(e *entry, digest string, revision int64, p tokenPayload)
 	}
 	r := storage.Record{
 		Kind: kindToken, ID: digest, Payload: payload, Revision: revision,
-		Index: []storage.IndexEntry{{Name: "id", Value: p.ID}, {Name: "administrator", Value: p.Administrator}},
+		Index: []storage.IndexEntry{{Name: tokenByID, Value: p.ID}, {Name: tokenByAdministrator, Value: p.Administrator}},
 	}
 	if err := u.putRecord(e, r); err != nil {
 		return Token{}, err
@@ -268,41 +268,72 @@ func (m *Manager) RemoveAdministrator(ctx context.Context, a Actor, id string) e
 	return err
 }
 
-// Administrators lists the administrators that the Manager keeps, newest first.
-func (m *Manager) Administrators(ctx context.Context, a Actor) ([]Administrator, error) {
+// Administrators lists the administrators that the Manager keeps, newest first. Of
+// the input Name is a label.
+func (m *Manager) Administrators(ctx context.Context, a Actor, in ListInput) ([]Administrator, error) {
 	if err := m.authorize(ctx, a, OpReadAdministrators); err != nil {
 		return nil, err
 	}
-	out := []Administrator{}
-	err := m.viewRecords(ctx, a, kindAdministrator, func(r storage.Record) error {
+	if err := checkTexts(in.After); err != nil {
+		return nil, err
+	}
+	s := storage.Scan{Kind: kindAdministrator, Descending: true, AfterID: in.After}
+	return scanned(ctx, m, a, in.Limit, s, func(r storage.Record) (Administrator, bool, error) {
 		p, err := parseAdministrator(r)
-		if err == nil && !p.Removed {
-			out = append(out, p.view(r))
+		return p.view(r), !p.Removed && (in.Name == "" || p.Label == in.Name), err
+	})
+}
+
+// scanChunk is how many records one read of a scan takes beyond a page.
+const scanChunk = 100
+
+// scanned lists what a scan finds and take makes of it, at most a page of it. Of
+// what take leaves out nothing is kept.
+func scanned[T any](ctx context.Context, m *Manager, a Actor, limit int, s storage.Scan, take func(r storage.Record) (T, bool, error)) ([]T, error) {
+	limit, err := pageLimit(limit)
+	if err != nil {
+		return nil, err
+	}
+	var out []T
+	first := s
+	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		out, s = []T{}, first
+		if err := u.load(ctx, tx, needs{}); err != nil {
+			return err
 		}
-		return err
+		return u.walk(ctx, tx, s, func(r storage.Record) (bool, error) {
+			item, ok, err := take(r)
+			if ok && err == nil {
+				out = append(out, item)
+			}
+			return len(out) < limit, err
+		})
 	})
 	return out, err
 }
 
-// viewRecords gives every record of a kind, newest first.
-func (m *Manager) viewRecords(ctx context.Context, a Actor, kind string, each func(r storage.Record) error) error {
-	var failed error
-	err := m.view(ctx, a.Organization, needs{recordKinds: []string{kind}}, func(u *unit) {
-		ids := make([]recordRef, 0, len(u.records))
-		for ref := range u.records {
-			ids = append(ids, ref)
+// walk gives each the records that s finds, until it says that it has enough. It
+// keeps none of them.
+func (u *unit) walk(ctx context.Context, tx storage.ReadTx, s storage.Scan, each func(r storage.Record) (more bool, err error)) error {
+	for s.Limit = scanChunk; ; {
+		found, err := tx.ScanRecords(ctx, s)
+		if err != nil {
+			return err
 		}
-		slices.SortFunc(ids, func(a, b recordRef) int { return -strings.Compare(a.id, b.id) })
-		for _, ref := range ids {
-			if failed = each(u.records[ref]); failed != nil {
-				return
+		for _, r := range found {
+			r.Organization = u.organization
+			if err := u.verify(r.Row(u.installation), r.Seal); err != nil {
+				return err
 			}
+			if more, err := each(r); err != nil || !more {
+				return err
+			}
+			s.AfterValue, s.AfterID = indexed(r, s.Index), r.ID
 		}
-	})
-	if err != nil {
-		return err
+		if len(found) < s.Limit {
+			return nil
+		}
 	}
-	return failed
 }
 
 // CreateToken makes a token, shown this once: an actor's own or, for owners,
@@ -358,15 +389,7 @@ func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
 	if err := m.authorize(ctx, a, OpRevokeOwnToken); err != nil {
 		return err
 	}
-	var found *storage.Record
-	var p tokenPayload
-	err := m.viewRecords(ctx, a, kindToken, func(r storage.Record) error {
-		t, err := parseToken(r)
-		if err == nil && t.ID == id {
-			found, p = &r, t
-		}
-		return err
-	})
+	found, p, err := m.findToken(ctx, a, id)
 	if found == nil || p.Administrator != a.ID {
 		if denied := m.authorize(ctx, a, OpRevokeToken); denied != nil {
 			return denied
@@ -396,20 +419,74 @@ func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
 	})
 }
 
+// The indexes of tokens.
+const (
+	tokenByID            = "id"
+	tokenByAdministrator = "administrator"
+)
+
+// findToken finds a token by its id; nil when there is none.
+func (m *Manager) findToken(ctx context.Context, a Actor, id string) (found *storage.Record, p tokenPayload, err error) {
+	if err := checkTexts(id); err != nil {
+		return nil, p, err
+	}
+	s := storage.Scan{Kind: kindToken, Index: tokenByID, From: id, To: id + "\x01"}
+	_, err = scanned(ctx, m, a, 1, s, func(r storage.Record) (Token, bool, error) {
+		t, err := parseToken(r)
+		if err != nil || t.ID != id {
+			return Token{}, false, err
+		}
+		found, p = &r, t
+		return Token{}, true, nil
+	})
+	return found, p, err
+}
+
 // Tokens lists tokens, newest first: for owners all of them, for others their own.
-func (m *Manager) Tokens(ctx context.Context, a Actor) ([]Token, error) {
+// Of the input Name is a token's.
+func (m *Manager) Tokens(ctx context.Context, a Actor, in ListInput) ([]Token, error) {
 	if err := m.authorize(ctx, a, OpReadAdministrators); err != nil {
 		return nil, err
 	}
-	out := []Token{}
-	err := m.viewRecords(ctx, a, kindToken, func(r storage.Record) error {
+	if err := checkTexts(in.After); err != nil {
+		return nil, err
+	}
+	if a.Role != RoleOwner {
+		return m.ownTokens(ctx, a, in)
+	}
+	s := storage.Scan{Kind: kindToken, Index: tokenByID, Descending: true, To: in.After}
+	return scanned(ctx, m, a, in.Limit, s, func(r storage.Record) (Token, bool, error) {
 		p, err := parseToken(r)
-		if err == nil && (a.Role == RoleOwner || p.Administrator == a.ID) {
-			out = append(out, p.view(r))
-		}
-		return err
+		return p.view(r), in.Name == "" || p.Name == in.Name, err
 	})
-	slices.SortFunc(out, func(a, b Token) int { return -strings.Compare(a.ID, b.ID) })
+}
+
+// ownTokens reads all tokens of one administrator, which stand in no order, and
+// keeps those of the page.
+func (m *Manager) ownTokens(ctx context.Context, a Actor, in ListInput) ([]Token, error) {
+	limit, err := pageLimit(in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	var out []Token
+	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		out = []Token{}
+		if err := u.load(ctx, tx, needs{}); err != nil {
+			return err
+		}
+		s := storage.Scan{Kind: kindToken, Index: tokenByAdministrator, From: a.ID, To: a.ID + "\x01"}
+		return u.walk(ctx, tx, s, func(r storage.Record) (bool, error) {
+			p, err := parseToken(r)
+			if err != nil || p.Administrator != a.ID || (in.Name != "" && p.Name != in.Name) || (in.After != "" && p.ID >= in.After) {
+				return true, err
+			}
+			at, _ := slices.BinarySearchFunc(out, p.ID, func(t Token, id string) int { return strings.Compare(id, t.ID) })
+			if out = slices.Insert(out, at, p.view(r)); len(out) > limit {
+				out = out[:limit]
+			}
+			return true, nil
+		})
+	})
 	return out, err
 }
 

@@ -158,6 +158,14 @@ func (u *unit) putRecord(e *entry, r storage.Record) (err error) {
 	return nil
 }
 
+func (u *unit) deleteRecord(e *entry, r storage.Record) {
+	u.removed(e, r.Kind, r.ID, r.Revision)
+	delete(u.records, recordRef{r.Kind, r.ID})
+	u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
+		return tx.DeleteRecord(ctx, r.Kind, r.ID, r.Revision)
+	})
+}
+
 // sortedGrants gives the grants read, in the order of their ids, so that events
 // come in the same order in every run.
 func (u *unit) sortedGrants() []grants.Grant {

@@ -312,6 +312,9 @@ func organizationFaults() []faultOperation {
 		{method: "UpdateOrganization", prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return answer(s.UpdateOrganization(ctx, s.Owner, "renamed")) }
 		}},
+		{method: "DismissOnboarding", prepare: func(s *scene) call {
+			return func(ctx context.Context) (any, error) { return answer(s.DismissOnboarding(ctx, s.Owner)) }
+		}},
 		{method: "Lock", prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return answer(s.Lock(ctx, s.Owner, "an incident")) }
 		}},
@@ -396,7 +399,9 @@ func readFaults() []faultOperation {
 		return o
 	}
 	return []faultOperation{
-		as("Administrators", func(ctx context.Context, s *scene) (any, error) { return answer(s.Administrators(ctx, s.Owner)) }),
+		as("Administrators", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.Administrators(ctx, s.Owner, agentkey.ListInput{}))
+		}),
 		as("Admit", func(ctx context.Context, s *scene) (any, error) {
 			_, d, err := s.Admit(ctx, s.botKey, ratelimit.TierRequest)
 			return d, err
@@ -408,6 +413,9 @@ func readFaults() []faultOperation {
 			return answer(s.Kit.Manager.Agent(ctx, s.Owner, s.bot.ID))
 		}),
 		as("AgentKeys", func(ctx context.Context, s *scene) (any, error) { return answer(s.AgentKeys(ctx, s.Owner, s.bot.ID)) }),
+		as("AgentActivity", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.AgentActivity(ctx, s.Owner, s.bot.ID, agentkey.ActivityInput{}))
+		}),
 		as("Agents", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Agents(ctx, s.Owner, agentkey.ListInput{}))
 		}),
@@ -428,6 +436,12 @@ func readFaults() []faultOperation {
 		as("Grants", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Grants(ctx, s.Owner, agentkey.GrantsInput{}))
 		}),
+		{method: "Inbox", prepare: func(s *scene) call {
+			s.ask(s.canarysTool)
+			return func(ctx context.Context) (any, error) {
+				return answer(s.Inbox(ctx, s.Owner, agentkey.InboxInput{}))
+			}
+		}},
 		still(as("Installation", func(_ context.Context, s *scene) (any, error) { return s.Installation(), nil })),
 		as("Organization", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Kit.Manager.Organization(ctx, s.Owner))
@@ -440,12 +454,15 @@ func readFaults() []faultOperation {
 		still(as("PublicKeys", func(_ context.Context, s *scene) (any, error) { return s.PublicKeys(), nil })),
 		as("Ready", func(ctx context.Context, s *scene) (any, error) { return onlyError(s.Ready(ctx)) }),
 		as("Reconcile", func(ctx context.Context, s *scene) (any, error) { return answer(s.Reconcile(ctx, s.Owner)) }),
-		as("Requests", func(ctx context.Context, s *scene) (any, error) {
-			return answer(s.Requests(ctx, s.Owner, agentkey.ListInput{}))
+		as("Settings", func(ctx context.Context, s *scene) (any, error) { return answer(s.Settings(ctx, s.Owner)) }),
+		as("Tokens", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.Tokens(ctx, s.Owner, agentkey.ListInput{}))
 		}),
-		as("Tokens", func(ctx context.Context, s *scene) (any, error) { return answer(s.Tokens(ctx, s.Owner)) }),
 		as("Tool", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Kit.Manager.Tool(ctx, s.Owner, s.linear.ID))
+		}),
+		as("ToolActivity", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.ToolActivity(ctx, s.Owner, s.linear.ID, agentkey.ActivityInput{}))
 		}),
 		as("Tools", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Tools(ctx, s.Owner, agentkey.ListInput{}))

@@ -162,7 +162,7 @@ func requestCalls(c *burglary) map[string]func() error {
 func administratorCalls(c *burglary) map[string]func() error {
 	return map[string]func() error{
 		"authenticate": func() error { return c.authenticate(c.token) },
-		"list":         func() error { _, err := c.m.Administrators(c.t.Context(), c.owner); return err },
+		"list":         func() error { _, err := c.m.Administrators(c.t.Context(), c.owner, agentkey.ListInput{}); return err },
 		"remove":       func() error { return c.m.RemoveAdministrator(c.t.Context(), c.owner, c.administrator) },
 	}
 }
@@ -170,7 +170,7 @@ func administratorCalls(c *burglary) map[string]func() error {
 func tokenCalls(c *burglary) map[string]func() error {
 	return map[string]func() error{
 		"authenticate": func() error { return c.authenticate(c.token) },
-		"list":         func() error { _, err := c.m.Tokens(c.t.Context(), c.owner); return err },
+		"list":         func() error { _, err := c.m.Tokens(c.t.Context(), c.owner, agentkey.ListInput{}); return err },
 	}
 }
 

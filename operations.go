@@ -10,6 +10,8 @@ const (
 	OpUpdateOrganization Operation = "organization.update"
 	OpLockdown           Operation = "organization.lock"
 	OpUnlock             Operation = "organization.unlock"
+	OpReadSettings       Operation = "organization.read_settings"
+	OpDismissOnboarding  Operation = "organization.dismiss_onboarding"
 	OpCreateOrganization Operation = "organization.create" // in the reserved organization only
 
 	OpReadAgents      Operation = "agents.read"
@@ -31,6 +33,7 @@ const (
 	OpPlanImport    Operation = "catalog.plan"
 	OpImportCatalog Operation = "catalog.import"
 
+	OpReadInbox  Operation = "inbox.read"
 	OpReadGrants Operation = "grants.read"
 	OpApprove    Operation = "grants.approve"
 	OpDeny       Operation = "grants.deny"
@@ -72,6 +75,8 @@ var rules = map[Operation]rule{
 	OpUpdateOrganization: {roles: owners, change: true},
 	OpLockdown:           {roles: approvers, change: true, free: true},
 	OpUnlock:             {roles: owners, change: true},
+	OpReadSettings:       {roles: everyone},
+	OpDismissOnboarding:  {roles: admins, change: true},
 	OpCreateOrganization: {roles: owners, change: true},
 
 	OpReadAgents:      {roles: everyone},
@@ -93,6 +98,7 @@ var rules = map[Operation]rule{
 	OpPlanImport:    {roles: admins},
 	OpImportCatalog: {roles: admins, change: true},
 
+	OpReadInbox:  {roles: everyone},
 	OpReadGrants: {roles: everyone},
 	OpApprove:    {roles: approvers, change: true},
 	OpDeny:       {roles: approvers, change: true, free: true},

@@ -147,19 +147,19 @@ var steps = []struct {
 	},
 	{
 		"deny", func(s *stage) error { return second(s.Deny(s.t.Context(), s.boss(), s.pending.ID, "why")) },
-		[]string{"grant.denied human grant +actor +agent +text +tool [grant approval] pending>denied"},
+		[]string{"grant.denied human grant +actor +agent +text +tool [grant approval -access_request] pending>denied"},
 	},
 	{
 		"request after a denial", func(s *stage) error {
 			return second(s.RequestAccess(s.t.Context(), s.trusted(), agentkey.RequestInput{Tool: s.pending.Tool, Reason: "to test"}))
 		},
-		[]string{"grant.requested agent grant +actor +agent +text +tool [grant] denied>pending"},
+		[]string{"grant.requested agent grant +actor +agent +text +tool [grant access_request] denied>pending"},
 	},
 	{
 		"approve", func(s *stage) error {
 			return second(s.Approve(s.t.Context(), s.boss(), s.pending.ID, agentkey.DecisionInput{}))
 		},
-		[]string{"grant.approved human grant +actor +agent +tool [grant approval] pending>approved"},
+		[]string{"grant.approved human grant +actor +agent +tool [grant approval -access_request] pending>approved"},
 	},
 	{
 		"assign what is approved", func(s *stage) error {
@@ -189,13 +189,13 @@ var steps = []struct {
 		"request after its end", func(s *stage) error {
 			return second(s.RequestAccess(s.t.Context(), s.trusted(), agentkey.RequestInput{Tool: s.pending.Tool, Reason: "to test"}))
 		},
-		[]string{"grant.requested agent grant +actor +agent +text +tool [grant] expired>pending"},
+		[]string{"grant.requested agent grant +actor +agent +text +tool [grant access_request] expired>pending"},
 	},
 	{
 		"assign what is pending", func(s *stage) error {
 			return second(s.Assign(s.t.Context(), s.boss(), agentkey.AssignInput{Agent: s.bot.ID, Tool: s.pending.Tool}))
 		},
-		[]string{"grant.approved human grant +actor +agent +tool [grant approval] pending>approved"},
+		[]string{"grant.approved human grant +actor +agent +tool [grant approval -access_request] pending>approved"},
 	},
 	{
 		"add a tool", func(s *stage) error { return s.addTool(agentkey.AddToolInput{Name: "more"}) },
@@ -248,6 +248,14 @@ var steps = []struct {
 	{
 		"unlock", func(s *stage) error { return second(s.Unlock(s.t.Context(), s.boss(), "")) },
 		[]string{"organization.unlocked human organization +actor [organization]"},
+	},
+	{
+		"dismiss the introduction", func(s *stage) error { return second(s.DismissOnboarding(s.t.Context(), s.boss())) },
+		[]string{"organization.updated human organization +actor [organization_settings] onboarding="},
+	},
+	{
+		"dismiss it once more", func(s *stage) error { return second(s.DismissOnboarding(s.t.Context(), s.boss())) },
+		nil,
 	},
 	{
 		"rename", func(s *stage) error { return second(s.UpdateOrganization(s.t.Context(), s.boss(), "renamed")) },

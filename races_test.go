@@ -67,9 +67,9 @@ func TestConcurrentRequests(t *testing.T) {
 		is.Equal(ok, 1)
 		is.Equal(refused, 15)
 	}
-	requests, err := k.Requests(t.Context(), k.Owner, agentkey.ListInput{Limit: 100})
+	requests, err := k.Inbox(t.Context(), k.Owner, agentkey.InboxInput{Limit: 100})
 	is.NoErr(err)
-	is.Equal(len(requests), 50)
+	is.Equal(len(requests.Items), 50)
 }
 
 func TestConcurrentDecisions(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/agentkey-dev/agentkey-go/grants"
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
@@ -12,7 +13,7 @@ import (
 // what those lead to.
 func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n needs) error {
 	u.records = make(map[recordRef]storage.Record)
-	if err := u.loadNamed(ctx, tx, n.records); err != nil {
+	if err := u.loadNamed(ctx, tx, slices.Concat(n.records, u.pendingRefs(n))); err != nil {
 		return err
 	}
 	for _, kind := range n.recordKinds {
@@ -29,6 +30,19 @@ func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n needs) erro
 		return nil
 	}
 	return u.loadNamed(ctx, tx, n.follow(u))
+}
+
+// pendingRefs name the records that stand beside the pending grants read.
+func (u *unit) pendingRefs(n needs) (refs []recordRef) {
+	if !n.approvals {
+		return nil
+	}
+	for _, g := range u.grants {
+		if g.Status == grants.StatusPending {
+			refs = append(refs, recordRef{kindAccessRequest, g.ID})
+		}
+	}
+	return refs
 }
 
 // fewRecords of a kind are read one by one.

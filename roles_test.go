@@ -151,9 +151,17 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Grants(s.t.Context(), a, agentkey.GrantsInput{}))
 		},
+	},
+	agentkey.OpReadInbox: {
 		func(s *stage, a agentkey.Actor) error {
-			return second(s.Requests(s.t.Context(), a, agentkey.ListInput{}))
+			return second(s.Inbox(s.t.Context(), a, agentkey.InboxInput{}))
 		},
+	},
+	agentkey.OpReadSettings: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Settings(s.t.Context(), a)) },
+	},
+	agentkey.OpDismissOnboarding: {
+		func(s *stage, a agentkey.Actor) error { return second(s.DismissOnboarding(s.t.Context(), a)) },
 	},
 	agentkey.OpApprove: {
 		func(s *stage, a agentkey.Actor) error {
@@ -179,8 +187,12 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		},
 	},
 	agentkey.OpReadAdministrators: {
-		func(s *stage, a agentkey.Actor) error { return second(s.Administrators(s.t.Context(), a)) },
-		func(s *stage, a agentkey.Actor) error { return second(s.Tokens(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Administrators(s.t.Context(), a, agentkey.ListInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Tokens(s.t.Context(), a, agentkey.ListInput{}))
+		},
 	},
 	agentkey.OpManageAdministrators: {
 		func(s *stage, a agentkey.Actor) error {
@@ -222,6 +234,12 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 			return second(s.Events(s.t.Context(), a, agentkey.EventsInput{}))
 		},
 		func(s *stage, a agentkey.Actor) error { return second(s.LatestCheckpoint(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.AgentActivity(s.t.Context(), a, s.bot.ID, agentkey.ActivityInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ToolActivity(s.t.Context(), a, s.tool.ID, agentkey.ActivityInput{}))
+		},
 	},
 	agentkey.OpExportAudit: {
 		func(s *stage, a agentkey.Actor) error { return s.Export(s.t.Context(), a, io.Discard) },
@@ -243,8 +261,8 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 // p approver, u auditor.
 var may = map[agentkey.Operation]string{
 	agentkey.OpReadOrganization: "oapu", agentkey.OpUpdateOrganization: "o", agentkey.OpLockdown: "oap", agentkey.OpUnlock: "o",
-	agentkey.OpCreateOrganization: "o",
-	agentkey.OpReadAgents:         "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
+	agentkey.OpCreateOrganization: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
+	agentkey.OpReadAgents: "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
 	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
 	agentkey.OpReplaceCredential: "oa", agentkey.OpRemoveCredential: "oa",

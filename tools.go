@@ -353,9 +353,13 @@ func (u *unit) endGrants(a Actor, tool storage.Tool) DeletedTool {
 const maxChanges = 200
 
 // removeGrant notes that a grant goes with its tool, and with it its approvals
-// and its credential. The storage removes them with the tool.
+// and its credential. The storage removes them with the tool, but not the record
+// of a pending grant.
 func (u *unit) removeGrant(e *entry, g grants.Grant) {
 	u.removed(e, audit.KindGrant, g.ID, g.Revision)
+	if g.Status == grants.StatusPending {
+		u.delist(e, g)
+	}
 	for _, a := range u.approvals[g.ID] {
 		u.removed(e, audit.KindApproval, storage.ApprovalID(a), a.Revision)
 	}

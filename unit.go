@@ -22,8 +22,8 @@ type needs struct {
 	pairs        []storage.Pair
 	grants       []string             // by id
 	grantsOf     []storage.GrantQuery // every grant of an agent or a tool
-	approvals    bool
-	credentials  bool // of the tools and grants read
+	approvals    bool                 // of the grants read; and the records of those that are pending
+	credentials  bool                 // of the tools and grants read
 	records      []recordRef
 	recordKinds  []string       // every record of these kinds
 	scans        []storage.Scan // records by an index, at most as many as each says

@@ -318,11 +318,6 @@ func health(t storage.Tool, c storage.Credential, present bool, now int64) Healt
 	return Healthy
 }
 
-// Requests lists what waits for a decision, newest first.
-func (m *Manager) Requests(ctx context.Context, a Actor, in ListInput) ([]Request, error) {
-	return m.Grants(ctx, a, GrantsInput{Status: grants.StatusPending, After: in.After, Limit: in.Limit})
-}
-
 // Grants lists grants, newest first.
 func (m *Manager) Grants(ctx context.Context, a Actor, in GrantsInput) ([]Request, error) {
 	if err := m.authorize(ctx, a, OpReadGrants); err != nil {

@@ -47,12 +47,12 @@ func play(t *testing.T, decide func(s *scene, request string) error) *scene {
 			s.credits++
 		}
 		server.Handler().ServeHTTP(w, r)
-		pending, err := s.Requests(context.Background(), s.Owner, agentkey.ListInput{})
-		if err != nil || len(pending) == 0 || r.Method != http.MethodGet {
+		pending, err := s.Inbox(context.Background(), s.Owner, agentkey.InboxInput{})
+		if err != nil || len(pending.Items) == 0 || r.Method != http.MethodGet {
 			return
 		}
 		once.Do(func() { // the agent has seen that it is pending
-			if err := decide(s, pending[0].ID); err != nil {
+			if err := decide(s, pending.Items[0].ID); err != nil {
 				t.Error(err)
 			}
 		})

@@ -91,7 +91,7 @@ func (a *api) routes() []route {
 		{method: del, path: "/tools/{id}/credential", serve: a.removeCredential, free: true},
 		{method: get, path: "/tools/{id}/activity", serve: a.toolActivity},
 
-		{method: get, path: "/requests", serve: a.listRequests},
+		{method: get, path: "/requests", serve: a.listInbox},
 		{method: post, path: "/requests/{id}/approve", serve: a.approve},
 		{method: post, path: "/requests/{id}/deny", serve: a.deny, free: true},
 		{method: get, path: "/grants", serve: a.listGrants},
@@ -101,6 +101,8 @@ func (a *api) routes() []route {
 		{method: put, path: "/organization", serve: a.updateOrganization},
 		{method: post, path: "/organization/lock", serve: a.lock, free: true},
 		{method: post, path: "/organization/unlock", serve: a.unlock},
+		{method: get, path: "/onboarding", serve: a.getOnboarding},
+		{method: post, path: "/onboarding/dismiss", serve: a.dismissOnboarding},
 		{method: get, path: "/administrators", serve: a.listAdministrators},
 		{method: post, path: "/administrators", serve: a.createAdministrator},
 		{method: put, path: "/administrators/{id}", serve: a.updateAdministrator},

@@ -285,8 +285,10 @@ func TestPaging(t *testing.T) {
 	for i := range 7 {
 		_, key := f.Agent(fmt.Sprintf("bot %d", i))
 		f.Must(201, "POST", "/api/tools/"+f.Tool(fmt.Sprintf("tool %d", i), "lin_api_test_x")+"/request", key, `{"reason":"needed"}`)
+		f.Must(201, "POST", "/api/admin/administrators", f.Owner, `{"label":"somebody","role":"auditor"}`)
+		f.Must(201, "POST", "/api/admin/tokens", f.Owner, `{"name":"another"}`)
 	}
-	for _, path := range []string{"/api/admin/agents", "/api/admin/tools", "/api/admin/requests", "/api/admin/grants", "/api/admin/audit-log"} {
+	for _, path := range []string{"/api/admin/agents", "/api/admin/tools", "/api/admin/requests", "/api/admin/grants", "/api/admin/administrators", "/api/admin/tokens", "/api/admin/audit-log"} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
 			whole := f.Do("GET", path, f.Owner, "").Items(t)

@@ -76,10 +76,16 @@ func answerAdministrator(x *exchange.Exchange, status int) func(agentkey.Adminis
 }
 
 func (a *api) listAdministrators(x *exchange.Exchange, actor agentkey.Actor) error {
-	all, err := a.manager.Administrators(x.Ctx(), actor)
+	q := x.Query()
+	in := page(q)
+	if err := q.Err(); err != nil {
+		return err
+	}
+	all, err := a.manager.Administrators(x.Ctx(), actor, in)
 	if err != nil {
 		return err
 	}
+	linkNext(x, all, in.Limit, func(p agentkey.Administrator) string { return p.ID })
 	return data(x, http.StatusOK, each(all, administratorOf))
 }
 
@@ -135,10 +141,16 @@ func tokenOf(t agentkey.Token) tokenItem {
 }
 
 func (a *api) listTokens(x *exchange.Exchange, actor agentkey.Actor) error {
-	all, err := a.manager.Tokens(x.Ctx(), actor)
+	q := x.Query()
+	in := page(q)
+	if err := q.Err(); err != nil {
+		return err
+	}
+	all, err := a.manager.Tokens(x.Ctx(), actor, in)
 	if err != nil {
 		return err
 	}
+	linkNext(x, all, in.Limit, func(t agentkey.Token) string { return t.ID })
 	return data(x, http.StatusOK, each(all, tokenOf))
 }
 

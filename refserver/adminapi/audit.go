@@ -104,52 +104,6 @@ func (a *api) listEvents(x *exchange.Exchange, actor agentkey.Actor) error {
 	return data(x, http.StatusOK, each(found.Events, eventOf))
 }
 
-// activityLimit reads a limit as the contract has it there: anything is clamped.
-func activityLimit(q *exchange.Query) int {
-	n, err := strconv.Atoi(q.Text("limit"))
-	if err != nil {
-		return 5
-	}
-	return min(max(n, 1), 20)
-}
-
-type agentActivity struct {
-	ID        string       `json:"id"`
-	Action    audit.Action `json:"action"`
-	CreatedAt string       `json:"createdAt"`
-	Tool      *string      `json:"toolId"`
-	ToolName  *string      `json:"toolName"`
-}
-
-func (a *api) agentActivity(x *exchange.Exchange, actor agentkey.Actor) error {
-	id, _ := x.PathID("id")
-	found, err := a.manager.Events(x.Ctx(), actor, agentkey.EventsInput{Filter: audit.Filter{Agent: id}, Limit: activityLimit(x.Query())})
-	if err != nil {
-		return err
-	}
-	return data(x, http.StatusOK, each(found.Events, func(e agentkey.LoggedEvent) agentActivity {
-		return agentActivity{strconv.FormatInt(e.Seq, 10), e.Action, exchange.Time(e.Time), exchange.Optional(e.Tool), exchange.Optional(e.Personal.ToolLabel)}
-	}))
-}
-
-type toolActivity struct {
-	ID         string       `json:"id"`
-	Action     audit.Action `json:"action"`
-	CreatedAt  string       `json:"createdAt"`
-	ActorLabel *string      `json:"actorLabel"`
-}
-
-func (a *api) toolActivity(x *exchange.Exchange, actor agentkey.Actor) error {
-	id, _ := x.PathID("id")
-	found, err := a.manager.Events(x.Ctx(), actor, agentkey.EventsInput{Filter: audit.Filter{Tool: id}, Limit: activityLimit(x.Query())})
-	if err != nil {
-		return err
-	}
-	return data(x, http.StatusOK, each(found.Events, func(e agentkey.LoggedEvent) toolActivity {
-		return toolActivity{strconv.FormatInt(e.Seq, 10), e.Action, exchange.Time(e.Time), exchange.Optional(e.Personal.ActorLabel)}
-	}))
-}
-
 type finding struct {
 	From    int64  `json:"from"`
 	To      int64  `json:"to"`

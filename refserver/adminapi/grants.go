@@ -98,48 +98,6 @@ func inOurNames(err error) error {
 	return &agentkey.ValidationError{Fields: fields}
 }
 
-type requestItem struct {
-	Kind             string                 `json:"kind"`
-	ID               string                 `json:"id"`
-	Agent            string                 `json:"agentId"`
-	AgentName        string                 `json:"agentName"`
-	AgentDescription string                 `json:"agentDescription"`
-	Tool             string                 `json:"toolId"`
-	ToolName         string                 `json:"toolName"`
-	ToolMode         storage.CredentialMode `json:"toolCredentialMode"`
-	Reason           string                 `json:"reason"`
-	RequestedAt      string                 `json:"requestedAt"`
-	Ticket           *string                `json:"ticket"`
-	Approvals        int64                  `json:"approvals"`
-	Required         int64                  `json:"requiredApprovals"`
-	Asked            terms                  `json:"asked"`
-}
-
-func requestOf(r agentkey.Request) requestItem {
-	return requestItem{
-		Kind: "access_request", ID: r.ID, Agent: r.Agent, AgentName: r.AgentName, AgentDescription: r.AgentDescription,
-		Tool: r.Tool, ToolName: r.ToolName, ToolMode: r.ToolMode, Reason: r.Reason, RequestedAt: exchange.Time(r.RequestedAt),
-		Ticket: exchange.Optional(r.Ticket), Approvals: r.Approvals, Required: r.RequiredApprovals, Asked: termsOf(r.Asked),
-	}
-}
-
-func requestID(r agentkey.Request) string { return r.ID }
-
-// listRequests is the inbox. Suggestions will be further kinds of items in it.
-func (a *api) listRequests(x *exchange.Exchange, actor agentkey.Actor) error {
-	q := x.Query()
-	in := page(q)
-	if err := q.Err(); err != nil {
-		return err
-	}
-	requests, err := a.manager.Requests(x.Ctx(), actor, in)
-	if err != nil {
-		return err
-	}
-	linkNext(x, requests, in.Limit, requestID)
-	return data(x, http.StatusOK, each(requests, requestOf))
-}
-
 type namedGrant struct {
 	grantItem
 	AgentName string                 `json:"agentName"`
@@ -163,7 +121,7 @@ func (a *api) listGrants(x *exchange.Exchange, actor agentkey.Actor) error {
 	if err != nil {
 		return err
 	}
-	linkNext(x, found, in.Limit, requestID)
+	linkNext(x, found, in.Limit, func(r agentkey.Request) string { return r.ID })
 	return data(x, http.StatusOK, each(found, func(r agentkey.Request) namedGrant {
 		return namedGrant{grantOf(r.Grant), r.AgentName, r.ToolName, r.ToolMode}
 	}))

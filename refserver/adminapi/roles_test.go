@@ -74,7 +74,7 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/tools/" + spare + "/activity", "", agentkey.OpReadAudit, 200},
 		{"DELETE", "/tools/" + spare, "", agentkey.OpDeleteTool, 200},
 
-		{"GET", "/requests", "", agentkey.OpReadGrants, 200},
+		{"GET", "/requests", "", agentkey.OpReadInbox, 200},
 		{"POST", "/requests/" + pending() + "/approve", `{}`, agentkey.OpApprove, 200},
 		{"POST", "/requests/" + pending() + "/deny", `{}`, agentkey.OpDeny, 200},
 		{"GET", "/grants", "", agentkey.OpReadGrants, 200},
@@ -85,6 +85,8 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"PUT", "/organization", `{"name":"Renamed"}`, agentkey.OpUpdateOrganization, 200},
 		{"POST", "/organization/lock", "", agentkey.OpLockdown, 200},
 		{"POST", "/organization/unlock", "", agentkey.OpUnlock, 200},
+		{"GET", "/onboarding", "", agentkey.OpReadSettings, 200},
+		{"POST", "/onboarding/dismiss", "", agentkey.OpDismissOnboarding, 200},
 		{"GET", "/administrators", "", agentkey.OpReadAdministrators, 200},
 		{"POST", "/administrators", `{"label":"new","role":"auditor"}`, agentkey.OpManageAdministrators, 201},
 		{"PUT", "/administrators/" + person, `{"role":"approver"}`, agentkey.OpManageAdministrators, 200},

@@ -27,6 +27,8 @@ type orgCommands struct {
 	Rename orgRename `cmd:"" help:"Give the organization another name."`
 	Lock   orgLock   `cmd:"" help:"Refuse every agent everything, at once."`
 	Unlock orgUnlock `cmd:"" help:"End a lockdown."`
+
+	Onboarding orgOnboarding `cmd:"" help:"Show or dismiss the introduction of the organization."`
 }
 
 // each walks a slice as a list of the server's.

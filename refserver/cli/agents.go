@@ -15,6 +15,7 @@ type agentsCommands struct {
 	Reactivate agentsReactivate `cmd:"" help:"Let a suspended agent act again, without its old grants."`
 	RotateKey  agentsRotateKey  `cmd:"" help:"Give an agent a new key; prints it, once."`
 	Keys       agentsKeys       `cmd:"" help:"List an agent's keys."`
+	Activity   agentsActivity   `cmd:"" help:"List what happened to an agent, newest first."`
 	RevokeKey  agentsRevokeKey  `cmd:"" help:"End one of an agent's keys at once."`
 }
 

@@ -73,6 +73,7 @@ type program struct {
 	Orgs     orgsCommands     `cmd:"" help:"Organizations, on the database itself."`
 	Agents   agentsCommands   `cmd:"" help:"Agents and their keys."`
 	Tools    toolsCommands    `cmd:"" help:"Tools and their credentials."`
+	Inbox    inboxCommand     `cmd:"" help:"Everything that waits for a person."`
 	Requests requestsCommands `cmd:"" help:"Access requests that wait for a decision."`
 	Grants   grantsCommands   `cmd:"" help:"Who has access to what."`
 	Tokens   tokensCommands   `cmd:"" help:"Administrators' tokens."`

@@ -50,6 +50,11 @@ agentkey tools create GitHub --per-agent --auth-type bot_token --required-approv
 	"tools remove-credential":  `agentkey tools remove-credential linear`,
 	"tools delete":             `agentkey tools delete linear`,
 
+	"agents activity": `agentkey agents activity triage-bot --limit 5`,
+	"tools activity":  `agentkey tools activity linear --json`,
+	"org onboarding":  `agentkey org onboarding --dismiss`,
+	"inbox": `agentkey inbox
+agentkey inbox --kind access_request --limit 0 --json`,
 	"requests list":    `agentkey requests list`,
 	"requests approve": `agentkey requests approve triage-bot linear --expires-in 8h --max-vends 20 --ticket OPS-17`,
 	"requests deny":    `agentkey requests deny triage-bot linear --reason 'Use the read-only tool'`,

@@ -18,6 +18,7 @@ type toolsCommands struct {
 	Update            toolsUpdate            `cmd:"" help:"Change a tool."`
 	ReplaceCredential toolsReplaceCredential `cmd:"" help:"Replace a shared tool's credential."`
 	RemoveCredential  toolsRemoveCredential  `cmd:"" help:"Remove a shared tool's credential; nobody can fetch it any more."`
+	Activity          toolsActivity          `cmd:"" help:"List what happened to a tool, newest first."`
 	Delete            toolsDelete            `cmd:"" help:"Delete a tool with its credentials and grants."`
 }
 

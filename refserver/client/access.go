@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/vault"
@@ -142,9 +141,9 @@ func (a *Admin) DeleteTool(ctx context.Context, id string) (DeletedTool, error) 
 	return send[DeletedTool](ctx, a, http.MethodDelete, nil, nil, "tools", id)
 }
 
-// Requests lists what waits for a decision, newest first.
+// Requests lists access requests that wait for a decision, newest first.
 func (a *Admin) Requests(ctx context.Context) iter.Seq2[Request, error] {
-	return list[Request](ctx, a, url.Values{}, "requests")
+	return list[Request](ctx, a, query("kind", "access_request"), "requests")
 }
 
 // Decision narrows what was asked for; zero fields leave it as asked.

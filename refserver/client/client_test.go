@@ -382,6 +382,10 @@ func TestRequestBodies(t *testing.T) {
 			_, err := a.UpdateAdministrator(ctx, "x", client.AdministratorChange{Label: &name})
 			return err
 		},
+		`POST onboarding/dismiss {}`: func(ctx context.Context, a *client.Admin) error {
+			_, err := a.DismissOnboarding(ctx)
+			return err
+		},
 		`POST agents/a/reactivate {}`: func(ctx context.Context, a *client.Admin) error { return a.ReactivateAgent(ctx, "a") },
 		`DELETE agents/a/tools/t `: func(ctx context.Context, a *client.Admin) error {
 			_, err := a.Revoke(ctx, "a", "t")

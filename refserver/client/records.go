@@ -88,6 +88,34 @@ type DeletedTool struct {
 	PendingRevoked  int64  `json:"pending_revocations"`
 }
 
+// InboxItem is something that waits for a person. Which fields are set follows
+// from Kind.
+type InboxItem struct {
+	Kind        string    `json:"kind"` // access_request, tool_suggestion or instruction_suggestion
+	ID          string    `json:"id"`
+	RequestedAt time.Time `json:"requestedAt"` // of what several asked for, the last time
+	Agent       string    `json:"agentId,omitempty"`
+	AgentName   string    `json:"agentName,omitempty"`
+	Tool        string    `json:"toolId,omitempty"`
+	ToolName    string    `json:"toolName,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+}
+
+// Activity is something that happened to an agent or a tool.
+type Activity struct {
+	ID         string    `json:"id"`
+	Action     string    `json:"action"`
+	CreatedAt  time.Time `json:"createdAt"`
+	Tool       string    `json:"toolId,omitempty"`     // of an agent's
+	ToolName   string    `json:"toolName,omitempty"`   // of an agent's
+	ActorLabel string    `json:"actorLabel,omitempty"` // of a tool's
+}
+
+// Onboarding says whether the organization still needs an introduction.
+type Onboarding struct {
+	DismissedAt *time.Time `json:"onboardingDismissedAt"`
+}
+
 // Request is an access request that waits for a decision.
 type Request struct {
 	ID          string    `json:"id"`
