@@ -10,7 +10,11 @@ RACE    := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) en
 POSTGRES := $(AGENTKEY_TEST_POSTGRES_URL)$(shell command -v initdb)$(wildcard \
 	/usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb /opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb)
 
-MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if \
+# Where the tests of vault/pkcs11 look for SoftHSM.
+SOFTHSM := $(AGENTKEY_TEST_SOFTHSM)$(wildcard /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so \
+	/usr/lib64/pkcs11/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so /opt/homebrew/lib/softhsm/libsofthsm2.so)
+
+MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if $(SOFTHSM),, the tests on SoftHSM (not installed);)$(if \
 	$(shell command -v curl),, the commands of the README (no curl);)
 
 .PHONY: test whole build vet format lint unit faults nested prove bench fuzz cover

@@ -167,10 +167,7 @@ func TestDependenciesAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	required, err := os.ReadFile(filepath.Join(b.root, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	required := requirements(t, b.root)
 	explained := map[string]bool{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)`[^|]*\\| ([0-9.]+) \\| [A-Z][A-Za-z0-9.-]+ \\| .+ \\|$").FindAllSubmatch(design, -1) {
 		explained[string(row[1])] = true
@@ -186,6 +183,42 @@ func TestDependenciesAreExplained(t *testing.T) {
 			} else if !explained[p.Module.Path] && !strings.HasPrefix(p.Module.Path, "github.com/uptrace/bun/dialect/") {
 				t.Errorf("docs/design.md has no line for %s", p.Module.Path)
 			}
+		}
+	}
+}
+
+// requirements are the go.mod of this module and of those nested in it, one after
+// the other.
+func requirements(t *testing.T, root string) (all []byte) {
+	t.Helper()
+	nested, err := filepath.Glob(filepath.Join(root, "vault", "*", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(nested, filepath.Join(root, "go.mod")) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}
+
+// TestNestedDependenciesAreExplained: what a nested module requires directly has its
+// line in docs/design.md too.
+func TestNestedDependenciesAreExplained(t *testing.T) {
+	t.Parallel()
+	root := loaded(t).root
+	design, err := os.ReadFile(filepath.Join(root, "docs", "design.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	for _, found := range direct.FindAllSubmatch(requirements(t, root), -1) {
+		path := string(found[1])
+		if path != module && !strings.HasPrefix(path, "github.com/uptrace/bun/dialect/") && !bytes.Contains(design, []byte("`"+path+"`")) {
+			t.Errorf("docs/design.md has no line for %s", path)
 		}
 	}
 }
