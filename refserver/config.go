@@ -42,6 +42,16 @@ type Config struct {
 	// opened the connection.
 	TrustedProxies []string
 
+	// Origins are those whose web pages may call the agents' API, compared exactly,
+	// such as https://app.example.com. None: pages can't read what is answered, and
+	// are refused credentials.
+	Origins []string
+
+	// SecurityContact is where to report a vulnerability, as a URI such as
+	// mailto:security@example.com. It is served as /.well-known/security.txt. Empty:
+	// there is no such file.
+	SecurityContact string
+
 	// Logger takes what an operator should see. Nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -80,6 +90,9 @@ func (c Config) check() (settings, error) {
 	}
 	if s.DrainTimeout < 0 {
 		return s, errors.New("refserver: Config.DrainTimeout must not be negative")
+	}
+	if err := errors.Join(checkOrigins(s.Origins), checkContact(s.SecurityContact)); err != nil {
+		return s, err
 	}
 	if err := s.readProxies(); err != nil {
 		return s, err

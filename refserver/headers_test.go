@@ -155,6 +155,9 @@ func TestProblemJSON(t *testing.T) {
 		{"", false}, {"*/*", false}, {"application/json", false}, {"application/*", false},
 		{"application/problem+json", true}, {"application/json, application/problem+json", true},
 		{"Application/Problem+JSON; q=0.5", true}, {"application/problem+json;q=0", false}, {"application/problem+json; q=0.000", false},
+		{"application/json;q=0.9, application/problem+json", true}, {"application/json, application/problem+json;q=0.9", false},
+		{"application/problem+json;q=0.5;x=1, */*", true}, {"application/problem+json; q=x", false}, {"application/problem+json;q=2", false}, {"application/problem+json;q=NaN", false},
+		{"application/json;q=0, application/problem+json;q=0.1", true},
 	} {
 		is := is.New(t)
 		res := f.Send(servertest.Request{Method: "GET", Path: "/api/tools/" + tool + "/credentials", Token: key, Header: http.Header{"Accept": {tt.accept}}})
@@ -167,8 +170,40 @@ func TestProblemJSON(t *testing.T) {
 		is.Equal(o["error"] != nil, !tt.problem)
 	}
 	is := is.New(t)
-	res := f.Send(servertest.Request{Method: "POST", Path: "/api/tools/" + tool + "/request", Token: key, Body: `{}`, Header: http.Header{"Accept": {"application/problem+json"}}})
+	wants := http.Header{"Accept": {"application/problem+json"}}
+	res := f.Send(servertest.Request{Method: "POST", Path: "/api/tools/" + tool + "/request", Token: key, Body: `{}`, Header: wants})
 	is.Equal(len(res.Object(t)["details"].([]any)), 1)
+	for _, tt := range []struct {
+		status int
+		r      servertest.Request
+	}{
+		{400, servertest.Request{Method: "POST", Path: "/api/admin/agents", Token: f.Owner, Body: `[]`}},
+		{401, servertest.Request{Method: "GET", Path: "/api/me"}},
+		{404, servertest.Request{Method: "GET", Path: "/api/nothing"}},
+		{405, servertest.Request{Method: "DELETE", Path: "/api/me"}},
+		{409, servertest.Request{Method: "DELETE", Path: "/api/admin/administrators/" + f.OwnerID, Token: f.Owner}},
+		{413, servertest.Request{Method: "POST", Path: "/api/admin/agents", Token: f.Owner, Body: strings.Repeat("x", 40000)}},
+		{415, servertest.Request{Method: "POST", Path: "/api/admin/agents", Token: f.Owner}},
+	} {
+		t.Run(tt.r.Method+" "+tt.r.Path, func(t *testing.T) {
+			is := is.New(t)
+			tt.r.Header = wants
+			res := f.Send(tt.r)
+			o := res.Object(t)
+			is.Equal(res.Status, tt.status)
+			is.Equal(res.Header.Get("Content-Type"), "application/problem+json")
+			is.Equal(o["status"], float64(tt.status))
+			is.True(o["hint"] != nil && o["code"] != nil && o["detail"] != nil)
+			is.Equal(o["details"] != nil, tt.status == 400)
+		})
+	}
+	for range 9 {
+		f.Do("POST", "/api/tools/"+tool+"/request", key, `{}`)
+	}
+	limited := f.Send(servertest.Request{Method: "POST", Path: "/api/tools/" + tool + "/request", Token: key, Body: `{}`, Header: wants})
+	is.Equal(limited.Status, 429)
+	is.Equal(limited.Header.Get("Content-Type"), "application/problem+json")
+	is.True(limited.Header.Get("Retry-After") != "" && limited.Object(t)["hint"] != nil)
 	ok := f.Send(servertest.Request{Method: "GET", Path: "/api/me", Token: key, Header: http.Header{"Accept": {"application/problem+json"}}})
 	is.Equal(ok.Header.Get("Content-Type"), "application/json; charset=utf-8") // only errors are problems
 }

@@ -57,7 +57,7 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	}
 	srv := &Server{
 		settings: s, manager: m,
-		agents: agentapi.New(m, agentapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies}),
+		agents: agentapi.New(m, agentapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies, Origins: s.Origins}),
 		admins: adminapi.New(m, adminapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies}),
 	}
 	shared := exchange.Config{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies}
@@ -67,6 +67,7 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	srv.open.Handle(http.MethodGet, "/livez", srv.live)
 	srv.open.Handle(http.MethodGet, "/readyz", srv.ready)
 	srv.open.Handle(http.MethodGet, "/openapi.json", srv.document.serve)
+	srv.open.Handle(http.MethodGet, "/.well-known/security.txt", srv.securityText)
 	return srv, nil
 }
 

@@ -25,6 +25,11 @@ type Options struct {
 	// TrustedProxies are the peers whose X-Forwarded-For is believed. None: the
 	// client is whoever opened the connection.
 	TrustedProxies []netip.Prefix
+
+	// Origins are those whose web pages may call the API, compared exactly, such
+	// as https://app.example.com. None: pages can't read what is answered, and
+	// are refused credentials.
+	Origins []string
 }
 
 type api struct{ manager *agentkey.Manager }
@@ -39,7 +44,8 @@ func New(m *agentkey.Manager, o Options) http.Handler { return router(m, o) }
 func Routes() map[string][]string { return router(nil, Options{}).Routes() }
 
 func router(m *agentkey.Manager, o Options) *exchange.Router {
-	rt := exchange.NewRouter(exchange.Config(o))
+	rt := exchange.NewRouter(exchange.Config{Logger: o.Logger, Clock: o.Clock, TrustedProxies: o.TrustedProxies})
+	rt.CrossOrigin(o.Origins)
 	for _, r := range (&api{m}).routes() {
 		if r.alone {
 			rt.HandleAlone(r.method, r.path, r.serve)

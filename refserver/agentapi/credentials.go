@@ -8,11 +8,11 @@ import (
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
 )
 
-// errOrigin is the answer to a web page that wants a credential: whatever key it
-// holds, a browser is no place for it.
+// errOrigin is the answer to a web page that wants a credential and is not of an
+// allowed origin: whatever key it holds, a browser is no place for it.
 var errOrigin = &exchange.Error{
-	Status: http.StatusForbidden, Code: "origin", Text: "credentials are not given to web pages",
-	Hint: "Fetch the credential from your own process, without an Origin header.",
+	Status: http.StatusForbidden, Code: "origin", Text: "credentials are not given to this web page",
+	Hint: "Fetch the credential from your own process, without an Origin header, or have an administrator of the server allow the origin.",
 }
 
 // authOAuth is the auth type whose credential may be JSON.
@@ -20,7 +20,7 @@ const authOAuth = "oauth_token"
 
 // credentials is GET /api/tools/{tool}/credentials: the vend.
 func (a *api) credentials(x *exchange.Exchange) error {
-	if x.HasOrigin() {
+	if x.FromForeignPage() {
 		return errOrigin
 	}
 	caller, _, err := a.admit(x, ratelimit.TierCredential)

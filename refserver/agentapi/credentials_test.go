@@ -210,14 +210,14 @@ func TestVendOrder(t *testing.T) {
 		status int
 		text   string
 	}{
-		{"origin before key", servertest.Request{Method: "GET", Path: path, Header: origin}, 403, "web pages"},
-		{"origin before malformed id", servertest.Request{Method: "GET", Path: "/api/tools/x/credentials", Token: key, Header: origin}, 403, "web pages"},
-		{"origin null", servertest.Request{Method: "GET", Path: path, Token: key, Header: http.Header{"Origin": {"null"}}}, 403, "web pages"},
-		{"second origin", servertest.Request{Method: "GET", Path: path, Token: key, Header: http.Header{"Origin": {"", "https://evil.example"}}}, 403, "web pages"},
+		{"origin before key", servertest.Request{Method: "GET", Path: path, Header: origin}, 403, "web page"},
+		{"origin before malformed id", servertest.Request{Method: "GET", Path: "/api/tools/x/credentials", Token: key, Header: origin}, 403, "web page"},
+		{"origin null", servertest.Request{Method: "GET", Path: path, Token: key, Header: http.Header{"Origin": {"null"}}}, 403, "web page"},
+		{"second origin", servertest.Request{Method: "GET", Path: path, Token: key, Header: http.Header{"Origin": {"", "https://evil.example"}}}, 403, "web page"},
 		{"key before malformed id", servertest.Request{Method: "GET", Path: "/api/tools/x/credentials"}, 401, "no key"},
 		{"HEAD would be a vend", servertest.Request{Method: "HEAD", Path: path, Token: key}, 405, ""},
 		{"POST", servertest.Request{Method: "POST", Path: path, Token: key}, 405, "method"},
-		{"OPTIONS", servertest.Request{Method: "OPTIONS", Path: path, Token: key}, 405, "method"},
+		{"OPTIONS", servertest.Request{Method: "OPTIONS", Path: path, Token: key}, 204, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestVendOrder(t *testing.T) {
 			is.Equal(res.Status, tt.status)
 			is.True(strings.Contains(res.Body, tt.text))
 			if tt.status == 405 {
-				is.Equal(res.Header.Get("Allow"), "GET")
+				is.Equal(res.Header.Get("Allow"), "GET, OPTIONS")
 			}
 		})
 	}

@@ -32,6 +32,8 @@ type serveFlags struct {
 	TLSKey       string   `name:"tls-key" env:"AGENTKEY_TLS_KEY" placeholder:"FILE" help:"The certificate's key, PEM."`
 	BehindProxy  bool     `name:"behind-tls-proxy" env:"AGENTKEY_BEHIND_TLS_PROXY" help:"Serve plain HTTP to a proxy that does TLS; needs --trusted-proxy."`
 	TrustedProxy []string `name:"trusted-proxy" env:"AGENTKEY_TRUSTED_PROXY" placeholder:"CIDR" help:"Address range whose X-Forwarded-For is believed; give several as a list."`
+	CORSOrigins  []string `name:"cors-origins" env:"AGENTKEY_CORS_ORIGINS" placeholder:"ORIGIN" help:"Origin whose web pages may call the agents' API, such as https://app.example.com; give several as a list."`
+	Contact      string   `name:"security-contact" env:"AGENTKEY_SECURITY_CONTACT" placeholder:"URI" help:"Where to report a vulnerability, such as mailto:security@example.com; served as /.well-known/security.txt."`
 	LogLevel     string   `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
 	LogFormat    string   `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
 }
@@ -136,7 +138,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
 	return refserver.Config{
 		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy,
-		Logger: log, Clock: s.options.Clock,
+		Origins: c.CORSOrigins, SecurityContact: c.Contact, Logger: log, Clock: s.options.Clock,
 	}
 }
 

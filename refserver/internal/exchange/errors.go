@@ -180,29 +180,37 @@ func schemaHint(pattern string) string {
 }
 
 // wantsProblem reports whether the client asks for application/problem+json by
-// name and does not weigh it zero.
+// name and weighs it no less than application/json. A range such as */* does not
+// ask for it.
 func wantsProblem(accept []string) bool {
-	for _, line := range accept {
-		for part := range strings.SplitSeq(line, ",") {
-			media, params, _ := strings.Cut(part, ";")
-			if !strings.EqualFold(strings.TrimSpace(media), "application/problem+json") {
-				continue
-			}
-			return !weighsZero(params)
+	problem, plain := 0.0, 0.0
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		media, params, _ := strings.Cut(part, ";")
+		switch media = strings.TrimSpace(media); {
+		case strings.EqualFold(media, "application/problem+json"):
+			problem = max(problem, weight(params))
+		case strings.EqualFold(media, "application/json"):
+			plain = max(plain, weight(params))
 		}
 	}
-	return false
+	return problem > 0 && problem >= plain
 }
 
-func weighsZero(params string) bool {
+// weight is the q among the parameters of a media range: 1 without one, 0 for one
+// that is none.
+func weight(params string) float64 {
 	for param := range strings.SplitSeq(params, ";") {
-		name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-		if strings.EqualFold(name, "q") {
-			q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			return err == nil && q == 0
+		name, value, _ := strings.Cut(param, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "q") {
+			continue
 		}
+		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || !(q >= 0 && q <= 1) {
+			return 0
+		}
+		return q
 	}
-	return false
+	return 1
 }
 
 // seconds rounds up to whole seconds, at least one: who waits that long does

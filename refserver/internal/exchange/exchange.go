@@ -27,6 +27,7 @@ type Exchange struct {
 	whole    context.Context // without the timeout
 	answerBy time.Time
 	pattern  string
+	origins  []string
 }
 
 // Ctx returns the request's context.
@@ -38,6 +39,9 @@ func (x *Exchange) waited(before time.Duration) {
 	x.answerBy = x.answerBy.Add(before - time.Until(x.answerBy))
 	x.Request = x.Request.WithContext(agentkey.AnswerBy(x.Request.Context(), x.answerBy))
 }
+
+// Now tells the time.
+func (x *Exchange) Now() time.Time { return x.config.Clock() }
 
 // Header returns the headers of the response.
 func (x *Exchange) Header() http.Header { return x.w.Header() }

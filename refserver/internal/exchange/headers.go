@@ -140,8 +140,3 @@ func (x *Exchange) ForeignOrigin() bool {
 	}
 	return false
 }
-
-// HasOrigin reports whether the request comes from a web page at all.
-func (x *Exchange) HasOrigin() bool {
-	return slices.ContainsFunc(x.Request.Header.Values("Origin"), func(o string) bool { return o != "" })
-}

@@ -61,6 +61,9 @@ type Router struct {
 	mux       *http.ServeMux
 	routes    map[string]map[string]Handler // by pattern and method
 	otherwise *Error                        // the answer to what has no route
+
+	crossOrigin bool     // routes answer OPTIONS
+	origins     []string // whose web pages may read the answers
 }
 
 // NewRouter returns a Router without routes.
@@ -100,6 +103,9 @@ func (rt *Router) HandleAlone(method, pattern string, h Handler) {
 		rt.mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
 			of(r).dispatch(r, pattern, methods)
 		})
+		if rt.crossOrigin {
+			methods[http.MethodOptions] = preflight
+		}
 	}
 	rt.routes[pattern][method] = h
 }
@@ -135,6 +141,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Context: requestContext(r, rt.config.TrustedProxies),
 		w:       &response{ResponseWriter: w},
 		config:  rt.config,
+		origins: rt.origins,
 		whole:   r.Context(),
 	}
 	deadline, _ := ctx.Deadline()
@@ -170,6 +177,7 @@ func (rt *Router) slashed(r *http.Request) bool {
 // dispatch calls the handler of the request's method.
 func (x *Exchange) dispatch(r *http.Request, pattern string, methods map[string]Handler) {
 	x.Request, x.pattern = r, pattern
+	x.admitOrigin(methods)
 	h := methods[r.Method]
 	if h == nil {
 		x.w.Header().Set("Allow", strings.Join(names(methods), ", "))
