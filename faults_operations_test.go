@@ -44,7 +44,7 @@ type call = func(ctx context.Context) (any, error)
 func faultOperations() []faultOperation {
 	var all []faultOperation
 	for _, some := range [][]faultOperation{
-		agentsFaults(), toolFaults(), catalogFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
+		agentsFaults(), toolFaults(), catalogFaults(), guideFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
 	} {
 		all = append(all, some...)
 	}
@@ -422,6 +422,9 @@ func readFaults() []faultOperation {
 		as("Catalog", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Catalog(ctx, s.botKey, agentkey.CatalogInput{}))
 		}),
+		as("DiffInstructions", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.DiffInstructions(ctx, s.Owner, s.linear.ID, "", ""))
+		}),
 		as("Events", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Events(ctx, s.Owner, agentkey.EventsInput{}))
 		}),
@@ -442,6 +445,21 @@ func readFaults() []faultOperation {
 				return answer(s.Inbox(ctx, s.Owner, agentkey.InboxInput{}))
 			}
 		}},
+		as("InstructionSuggestion", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.Kit.Manager.InstructionSuggestion(ctx, s.Owner, s.learned))
+		}),
+		as("InstructionSuggestions", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.InstructionSuggestions(ctx, s.Owner, agentkey.InstructionSuggestionsInput{Tool: s.linear.ID}))
+		}),
+		as("InstructionSupporters", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.InstructionSupporters(ctx, s.Owner, agentkey.InstructionSupportersInput{Suggestion: s.learned}))
+		}),
+		as("InstructionVersion", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.Kit.Manager.InstructionVersion(ctx, s.Owner, s.linear.ID, ""))
+		}),
+		as("InstructionVersions", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.InstructionVersions(ctx, s.Owner, agentkey.InstructionVersionsInput{Tool: s.linear.ID}))
+		}),
 		still(as("Installation", func(_ context.Context, s *scene) (any, error) { return s.Installation(), nil })),
 		as("Organization", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Kit.Manager.Organization(ctx, s.Owner))

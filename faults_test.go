@@ -39,6 +39,7 @@ type scene struct {
 	botKey, canaryKey   agentkey.Caller
 	linear, canarysTool agentkey.Tool
 	grant               agentkey.Grant // of bot to linear
+	learned             string         // an instruction suggestion of canary's
 }
 
 // watchedKeys is a key provider that must never be asked while a head is held.
@@ -131,6 +132,9 @@ func newScene(t *testing.T, options ...func(*agentkey.Config)) *scene {
 	s.canarysTool = s.Tool("Canary", "can_api_test_1")
 	s.grant = s.Allow(s.bot, s.linear)
 	s.Allow(s.canary, s.canarysTool)
+	suggested, err := s.SuggestInstructions(t.Context(), s.canaryKey, agentkey.SuggestInstructionsInput{Tool: s.canarysTool.ID, Learned: "It sings.", Why: "I heard it."})
+	s.noErr(err)
+	s.learned = suggested.ID
 	return s
 }
 
@@ -269,7 +273,7 @@ func (s *scene) outbox() {
 	asked, sent := 0, 0
 	for _, a := range s.logs()[s.Organization.ID] {
 		switch audit.Action(a) {
-		case audit.ActionGrantRequested:
+		case audit.ActionGrantRequested, audit.ActionToolInstructionSuggestionCreated:
 			asked++
 		case audit.ActionNotificationSent:
 			sent++

@@ -18,6 +18,8 @@ type Notification struct {
 	AgentName    string    `json:"agentName,omitempty"`
 	Tool         string    `json:"tool,omitempty"`
 	ToolName     string    `json:"toolName,omitempty"`
+	Suggestion   string    `json:"suggestion,omitempty"` // its id
+	Learned      string    `json:"learned,omitempty"`    // what is proposed for a tool's instructions
 	Reason       string    `json:"reason,omitempty"`
 }
 
@@ -26,7 +28,8 @@ type Topic string
 
 // The topics.
 const (
-	TopicAccessRequested Topic = "access_requested" // also when it is asked again
+	TopicAccessRequested       Topic = "access_requested" // also when it is asked again
+	TopicInstructionsSuggested Topic = "instructions_suggested"
 )
 
 // Notifier delivers notifications. Run calls it, one at a time for each lease:

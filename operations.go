@@ -33,6 +33,9 @@ const (
 	OpPlanImport    Operation = "catalog.plan"
 	OpImportCatalog Operation = "catalog.import"
 
+	OpReadInstructions    Operation = "instructions.read"
+	OpDismissInstructions Operation = "instructions.dismiss"
+
 	OpReadInbox  Operation = "inbox.read"
 	OpReadGrants Operation = "grants.read"
 	OpApprove    Operation = "grants.approve"
@@ -97,6 +100,9 @@ var rules = map[Operation]rule{
 	OpExportCatalog: {roles: everyone},
 	OpPlanImport:    {roles: admins},
 	OpImportCatalog: {roles: admins, change: true},
+
+	OpReadInstructions:    {roles: everyone},
+	OpDismissInstructions: {roles: approvers, change: true},
 
 	OpReadInbox:  {roles: everyone},
 	OpReadGrants: {roles: everyone},

@@ -111,6 +111,54 @@ var steps = []struct {
 		[]string{"credential.vended agent tool +actor +agent +tool []"},
 	},
 	{
+		"learn", func(s *stage) error { return s.learns("Send the key as a header.") },
+		[]string{"tool_instruction_suggestion.created agent tool_instruction_suggestion +actor +agent +learned +text +tool >pending [tool_instruction_suggestion tool_instruction_supporter]"},
+	},
+	{
+		"learn it again", func(s *stage) error { return s.learns("send the key, as a header") },
+		[]string{"tool_instruction_suggestion.supported agent tool_instruction_suggestion +actor +agent +learned +text +tool [tool_instruction_suggestion tool_instruction_supporter] pending>pending"},
+	},
+	{
+		"learn what is not approved", func(s *stage) error {
+			return refusedWith(second(s.SuggestInstructions(s.t.Context(), s.trusted(), agentkey.SuggestInstructionsInput{Tool: s.pending.Tool, Learned: "anything", Why: "because"})), agentkey.ErrPending)
+		},
+		[]string{"tool_instruction_suggestion.refused agent agent +actor +agent +tool [] refused:pending"},
+	},
+	{
+		"dismiss", func(s *stage) error {
+			return second(s.DismissInstructionSuggestion(s.t.Context(), s.boss(), s.learned, "not true"))
+		},
+		[]string{"tool_instruction_suggestion.dismissed human tool_instruction_suggestion +actor +text [tool_instruction_suggestion] pending>dismissed"},
+	},
+	{
+		"learn what was dismissed", func(s *stage) error {
+			return refusedWith(s.learns("Pages end at 100 items"), agentkey.ErrInstructionsDismissed)
+		},
+		[]string{"tool_instruction_suggestion.refused agent tool_instruction_suggestion +actor +agent +tool [] refused:instructions_dismissed"},
+	},
+	{
+		"accept", func(s *stage) error {
+			text := "Send the key as a header."
+			return s.updateTool(agentkey.UpdateToolInput{Instructions: &text, AcceptSuggestion: s.latest()})
+		},
+		[]string{"tool.updated human tool +actor +tool [tool]",
+			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source=",
+			"tool_instruction_suggestion.accepted human tool_instruction_suggestion +actor +tool [tool_instruction_suggestion] pending>accepted version="},
+	},
+	{
+		"write the same again", func(s *stage) error {
+			text := "  Send the key as a header. "
+			return s.updateTool(agentkey.UpdateToolInput{Instructions: &text})
+		},
+		[]string{"tool.updated human tool +actor +tool [tool]"},
+	},
+	{
+		"restore", func(s *stage) error { return s.updateTool(agentkey.UpdateToolInput{RestoreVersion: s.first()}) },
+		[]string{"tool.updated human tool +actor +tool [tool]",
+			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source=",
+			"tool.instructions.restored human tool_instruction_version +actor +tool [] restored_from="},
+	},
+	{
 		"vend what is pending", func(s *stage) error {
 			return refusedWith(second(s.Vend(s.t.Context(), s.trusted(), s.pending.Tool)), agentkey.ErrPending)
 		},
@@ -199,13 +247,15 @@ var steps = []struct {
 	},
 	{
 		"add a tool", func(s *stage) error { return s.addTool(agentkey.AddToolInput{Name: "more"}) },
-		[]string{"tool.created human tool +actor +tool [tool] mode="},
+		[]string{"tool.created human tool +actor +tool [tool] mode=",
+			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source="},
 	},
 	{
 		"add a shared tool", func(s *stage) error {
 			return s.addTool(agentkey.AddToolInput{Name: "more", Mode: "shared", Credential: agentkey.NewSecret([]byte("more_test_credential"))})
 		},
-		[]string{"tool.created human tool +actor +tool [tool credential] mode= sealed"},
+		[]string{"tool.created human tool +actor +tool [tool credential] mode= sealed",
+			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source="},
 	},
 	{
 		"update a tool", func(s *stage) error { return s.updateTool(agentkey.UpdateToolInput{}) },
@@ -264,7 +314,11 @@ var steps = []struct {
 	{
 		"delete a tool", func(s *stage) error { return second(s.DeleteTool(s.t.Context(), s.boss(), s.pending.Tool)) },
 		[]string{"grant.revoked human grant +actor +agent +tool [-grant -approval -approval -approval -approval] approved>revoked",
-			"tool.deleted human tool +actor +tool [-credential -tool]"},
+			"tool.deleted human tool +actor +tool [-credential -tool_guide tool_removal tool_removal -tool]"},
+	},
+	{
+		"sweep after it", func(s *stage) error { return s.Sweep(s.t.Context()) },
+		[]string{"tool.instructions.removed system tool [-tool_instruction_version -tool_removal -tool_removal]"},
 	},
 	{
 		"suspend", func(s *stage) error { return s.suspendWithGrant() },
@@ -318,6 +372,26 @@ var steps = []struct {
 		"export", func(s *stage) error { return s.Export(s.t.Context(), s.boss(), io.Discard) },
 		[]string{"audit.exported human log +actor []"},
 	},
+}
+
+func (s *stage) learns(text string) error {
+	return second(s.SuggestInstructions(s.t.Context(), s.trusted(), agentkey.SuggestInstructionsInput{Tool: s.tool.ID, Learned: text, Why: "It cost me a day."}))
+}
+
+// latest is the instruction suggestion that was made last.
+func (s *stage) latest() string {
+	s.t.Helper()
+	page, err := s.InstructionSuggestions(s.t.Context(), s.boss(), agentkey.InstructionSuggestionsInput{Limit: 1})
+	noErr(s.t, err)
+	return page.Suggestions[0].ID
+}
+
+// first is the version that the tool was added with.
+func (s *stage) first() string {
+	s.t.Helper()
+	page, err := s.InstructionVersions(s.t.Context(), s.boss(), agentkey.InstructionVersionsInput{Tool: s.tool.ID})
+	noErr(s.t, err)
+	return page.Versions[len(page.Versions)-1].ID
 }
 
 // Each operation records what the contract says, in that order, and no more.

@@ -316,7 +316,10 @@ func (r *reconciler) grants(ctx context.Context) error {
 }
 
 // recordKinds are the kinds of generic records that the Manager keeps.
-var recordKinds = []string{kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings}
+var recordKinds = []string{
+	kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings,
+	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
+}
 
 func (r *reconciler) records(ctx context.Context) error {
 	for _, kind := range recordKinds {

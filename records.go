@@ -2,6 +2,8 @@ package agentkey
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -120,18 +122,30 @@ func (u *unit) loadKind(ctx context.Context, tx storage.ReadTx, kind string) err
 }
 
 // scan reads records by an index or by their ids and gives them in that order.
+// That a record stands in an index says nothing unless its own entry, which is
+// sealed, says the same.
 func (u *unit) scan(ctx context.Context, tx storage.ReadTx, s storage.Scan) ([]storage.Record, error) {
 	found, err := tx.ScanRecords(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	for i := range found {
-		if err := u.addRecord(found[i]); err != nil {
+	for i, r := range found {
+		if !stands(r, s) {
+			return nil, &integrityError{kind: r.Kind, id: r.ID}
+		}
+		if err := u.addRecord(r); err != nil {
 			return nil, err
 		}
 		found[i].Organization = u.organization
 	}
 	return found, nil
+}
+
+// stands says whether a record's own entries put it where the scan found it.
+func stands(r storage.Record, s storage.Scan) bool {
+	return s.Index == "" || slices.ContainsFunc(r.Index, func(e storage.IndexEntry) bool {
+		return e.Name == s.Index && e.Value >= s.From && (s.To == "" || e.Value < s.To)
+	})
 }
 
 func (u *unit) addRecord(r storage.Record) error {
@@ -142,3 +156,27 @@ func (u *unit) addRecord(r storage.Record) error {
 	u.records[recordRef{r.Kind, r.ID}] = r
 	return nil
 }
+
+// parsePayload reads what putPayload wrote. The row's seal was checked before.
+func parsePayload[T any](r storage.Record) (p T, err error) {
+	if json.Unmarshal(r.Payload, &p) != nil {
+		return p, &integrityError{kind: r.Kind, id: r.ID}
+	}
+	return p, nil
+}
+
+func (u *unit) putPayload(e *entry, r storage.Record, payload any) (err error) {
+	if r.Payload, err = json.Marshal(payload); err != nil {
+		return err
+	}
+	return u.putRecord(e, r)
+}
+
+// Indexes that several kinds of records have.
+const (
+	indexStatus     = "status"     // of suggestions
+	indexSuggestion = "suggestion" // of supporters: the suggestion, a slash, and the time of the last request
+)
+
+// sortable is a time as an index value: in bytewise order it sorts by time.
+func sortable(micros int64) string { return fmt.Sprintf("%020d", micros) }

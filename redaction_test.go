@@ -312,7 +312,7 @@ func TestEventsHoldNothingPersonal(t *testing.T) {
 		content, err := e.Event.Encode()
 		is.NoErr(err)
 		actions[e.Action] = true
-		for _, personal := range []string{"example.com", "Linear", "GitHub", "bot", "to test", "why", "renamed"} {
+		for _, personal := range []string{"example.com", "Linear", "GitHub", "bot", "to test", "why", "renamed", "Pages", "cost me", "not true"} {
 			if bytes.Contains(content, []byte(personal)) {
 				t.Errorf("%s holds %q", e.Action, personal)
 			}

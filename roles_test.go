@@ -24,6 +24,7 @@ type stage struct {
 	key                  string
 	tool                 agentkey.Tool
 	pending, granted     agentkey.Grant
+	learned              string // a pending instruction suggestion for tool
 	administrator        agentkey.Administrator
 	administratorsToken  string
 	requester, suspender agentkey.Caller
@@ -43,6 +44,7 @@ func newStage(t *testing.T) *stage {
 	s.tool = s.Tool("Linear", "lin_api_test_roles")
 	asked := s.Tool("GitHub", "ghp_test_roles")
 	s.granted = s.Allow(s.bot, s.tool)
+	s.learned = s.learn("Pages end at 100 items.")
 	s.pending, err = s.RequestAccess(ctx, s.requester, agentkey.RequestInput{Tool: asked.ID, Reason: "to test"})
 	noErr(t, err)
 	s.administrator, err = s.AddAdministrator(ctx, s.Owner, agentkey.AddAdministratorInput{Label: "target", Role: agentkey.RoleAdmin})
@@ -51,6 +53,14 @@ func newStage(t *testing.T) *stage {
 	noErr(t, err)
 	s.administratorsToken = token.Token.ID
 	return s
+}
+
+// learn lets bot propose something for the tool's instructions.
+func (s *stage) learn(text string) string {
+	s.t.Helper()
+	out, err := s.SuggestInstructions(s.t.Context(), s.requester, agentkey.SuggestInstructionsInput{Tool: s.tool.ID, Learned: text, Why: "It cost me a day."})
+	noErr(s.t, err)
+	return out.ID
 }
 
 // drivers call the methods that check an operation, each in a way that succeeds
@@ -122,6 +132,10 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.UpdateTool(s.t.Context(), a, s.tool.ID, agentkey.UpdateToolInput{}))
 		},
+		func(s *stage, a agentkey.Actor) error {
+			text := "Ask for pages."
+			return second(s.UpdateTool(s.t.Context(), a, s.tool.ID, agentkey.UpdateToolInput{Instructions: &text, AcceptSuggestion: s.learned}))
+		},
 	},
 	agentkey.OpDeleteTool: {
 		func(s *stage, a agentkey.Actor) error { return second(s.DeleteTool(s.t.Context(), a, s.tool.ID)) },
@@ -145,6 +159,31 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpImportCatalog: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.ImportCatalog(s.t.Context(), a, document(entry("more", "more")), agentkey.ImportOptions{}))
+		},
+	},
+	agentkey.OpReadInstructions: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.InstructionVersions(s.t.Context(), a, agentkey.InstructionVersionsInput{Tool: s.tool.ID}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Manager.InstructionVersion(s.t.Context(), a, s.tool.ID, ""))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.DiffInstructions(s.t.Context(), a, s.tool.ID, "", ""))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.InstructionSuggestions(s.t.Context(), a, agentkey.InstructionSuggestionsInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Manager.InstructionSuggestion(s.t.Context(), a, s.learned))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.InstructionSupporters(s.t.Context(), a, agentkey.InstructionSupportersInput{Suggestion: s.learned}))
+		},
+	},
+	agentkey.OpDismissInstructions: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.DismissInstructionSuggestion(s.t.Context(), a, s.learned, "not true"))
 		},
 	},
 	agentkey.OpReadGrants: {
@@ -267,6 +306,7 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
 	agentkey.OpReplaceCredential: "oa", agentkey.OpRemoveCredential: "oa",
 	agentkey.OpExportCatalog: "oapu", agentkey.OpPlanImport: "oa", agentkey.OpImportCatalog: "oa",
+	agentkey.OpReadInstructions: "oapu", agentkey.OpDismissInstructions: "oap",
 	agentkey.OpReadGrants: "oapu", agentkey.OpApprove: "oap", agentkey.OpDeny: "oap", agentkey.OpAssign: "oap", agentkey.OpRevoke: "oap",
 	agentkey.OpNarrow:             "oap",
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",

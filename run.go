@@ -132,7 +132,7 @@ func (m *Manager) reconcileAll(ctx context.Context) {
 }
 
 // Sweep does one round of background work: it writes what has come to its end,
-// flushes what was counted, delivers notifications that are due, and zeroes data
+// removes what went with deleted tools, flushes what was counted, delivers notifications that are due, and zeroes data
 // keys that were held for their lifetime. Run calls it; a host with a scheduler
 // of its own may instead.
 func (m *Manager) Sweep(ctx context.Context) error {
@@ -141,7 +141,7 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	}
 	defer m.leave()
 	m.keys.expire(m.config.Clock(), false)
-	return errors.Join(m.sweepEnds(ctx), m.flush(ctx, false), m.deliver(ctx))
+	return errors.Join(m.sweepEnds(ctx), m.sweepRemovals(ctx), m.flush(ctx, false), m.deliver(ctx))
 }
 
 // sweepPage is how many ends one page of a sweep writes.
@@ -322,6 +322,9 @@ func (m *Manager) settleDelivery(ctx context.Context, d storage.Delivery, n Noti
 		e.Details = map[string]string{"topic": d.Topic}
 		if n.Request != "" {
 			e.Details["request"] = n.Request
+		}
+		if n.Suggestion != "" {
+			e.Details["suggestion"] = n.Suggestion
 		}
 		if action != audit.ActionNotificationSent {
 			e.Outcome, e.Reason = audit.OutcomeFailed, "not_delivered"

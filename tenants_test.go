@@ -340,9 +340,14 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 	c.warm()
 	ctx := t.Context()
 	stranger := person(c.other, "olga", agentkey.RoleOwner)
-	heads := c.texts("SELECT hex(signed) FROM agentkey_logs WHERE organization = ?", c.org)
 	keys, err := c.m.AgentKeys(ctx, c.owner, c.bot)
 	is.NoErr(err)
+	proposal, err := c.m.SuggestInstructions(ctx, agentkey.TrustedAgent(c.org, c.bot), agentkey.SuggestInstructionsInput{Tool: c.shared, Learned: "It is slow.", Why: "It timed out."})
+	is.NoErr(err)
+	version, err := c.m.InstructionVersion(ctx, c.owner, c.shared, "")
+	is.NoErr(err)
+	heads := c.texts("SELECT hex(signed) FROM agentkey_logs WHERE organization = ?", c.org)
+	text := "Pages end at 100 items."
 	name, admin, secret := "renamed", agentkey.RoleAdmin, agentkey.NewSecret([]byte("new_test_credential"))
 	for call, err := range map[string]error{
 		"Agent":                    second(c.m.Agent(ctx, stranger, c.bot)),
@@ -358,6 +363,17 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 		"UpdateTool with secret":   second(c.m.UpdateTool(ctx, stranger, c.shared, agentkey.UpdateToolInput{Credential: secret})),
 		"RemoveCredential":         second(c.m.RemoveCredential(ctx, stranger, c.shared)),
 		"DeleteTool":               second(c.m.DeleteTool(ctx, stranger, c.shared)),
+		"InstructionVersions":      second(c.m.InstructionVersions(ctx, stranger, agentkey.InstructionVersionsInput{Tool: c.shared})),
+		"InstructionVersion":       second(c.m.InstructionVersion(ctx, stranger, c.shared, version.ID)),
+		"InstructionVersion here":  second(c.m.InstructionVersion(ctx, stranger, c.otherTool, version.ID)),
+		"DiffInstructions":         second(c.m.DiffInstructions(ctx, stranger, c.shared, "", "")),
+		"DiffInstructions here":    second(c.m.DiffInstructions(ctx, stranger, c.otherTool, version.ID, "")),
+		"InstructionSuggestion":    second(c.m.InstructionSuggestion(ctx, stranger, proposal.ID)),
+		"InstructionSupporters":    second(c.m.InstructionSupporters(ctx, stranger, agentkey.InstructionSupportersInput{Suggestion: proposal.ID})),
+		"Dismiss":                  second(c.m.DismissInstructionSuggestion(ctx, stranger, proposal.ID, "not true")),
+		"Accept":                   second(c.m.UpdateTool(ctx, stranger, c.otherTool, agentkey.UpdateToolInput{Instructions: &text, AcceptSuggestion: proposal.ID})),
+		"Restore":                  second(c.m.UpdateTool(ctx, stranger, c.otherTool, agentkey.UpdateToolInput{RestoreVersion: version.ID})),
+		"Learn by another's bot":   second(c.m.SuggestInstructions(ctx, agentkey.TrustedAgent(c.other, c.otherBot), agentkey.SuggestInstructionsInput{Tool: c.shared, Learned: text, Why: text})),
 		"Approve":                  second(c.m.Approve(ctx, stranger, c.pending, agentkey.DecisionInput{})),
 		"Deny":                     second(c.m.Deny(ctx, stranger, c.pending, "no")),
 		"Narrow":                   second(c.m.Narrow(ctx, stranger, c.grant, agentkey.Terms{MaxVends: 1})),
@@ -380,6 +396,11 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 		found, err := c.m.Grants(ctx, stranger, in)
 		is.NoErr(err)
 		is.Equal(len(found), 0)
+	}
+	for _, in := range []agentkey.InstructionSuggestionsInput{{}, {Tool: c.shared}, {Tool: c.shared, Status: agentkey.SuggestionPending}, {Status: agentkey.SuggestionPending}} {
+		page, err := c.m.InstructionSuggestions(ctx, stranger, in)
+		is.NoErr(err)
+		is.Equal(len(page.Suggestions), 0)
 	}
 	for _, filter := range []audit.Filter{{Agent: c.bot}, {Tool: c.shared}, {Grant: c.grant}, {Actor: "ann"}} {
 		page, err := c.m.Events(ctx, stranger, agentkey.EventsInput{Filter: filter})

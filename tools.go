@@ -56,11 +56,13 @@ func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *stora
 	if err := u.putTool(e, tool); err != nil {
 		return err
 	}
-	if credential == nil {
-		return nil
+	if credential != nil {
+		credential.CreatedAt, credential.RotatedAt = u.now, u.now
+		if err := u.putCredential(e, *credential, true); err != nil {
+			return err
+		}
 	}
-	credential.CreatedAt, credential.RotatedAt = u.now, u.now
-	return u.putCredential(e, *credential, true)
+	return u.beginGuide(a, tool)
 }
 
 func (m *Manager) checkNewTool(in *AddToolInput) error {
@@ -157,7 +159,9 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 		}
 		next = c
 	}
-	err := m.act(ctx, a, updateNeeds(id), func(u *unit) error { return m.updateTool(u, a, id, in, next) })
+	n := updateNeeds(id)
+	n.records = append(n.records, in.takesUp()...)
+	err := m.act(ctx, a, n, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
 	if err != nil {
 		return ToolView{}, err
 	}
@@ -180,11 +184,20 @@ func (m *Manager) checkToolChange(in *UpdateToolInput) error {
 		}
 		in.URL = &normal
 	}
+	if in.AcceptSuggestion != "" && in.RestoreVersion != "" {
+		return invalid("restoreInstructionVersionId", "must be left out where a suggestion is accepted")
+	}
 	return nil
 }
 
-// updateNeeds is what updateTool decides on.
-func updateNeeds(tools ...string) needs { return needs{tools: tools, credentials: true} }
+// updateNeeds is what updateTool decides on, but for what a change takes up.
+func updateNeeds(tools ...string) needs {
+	n := needs{tools: tools, credentials: true}
+	for _, id := range tools {
+		n.records = append(n.records, guideRef(id))
+	}
+	return n
+}
 
 // updateTool changes a tool under the head, as part of whatever else is done
 // there.
@@ -197,9 +210,15 @@ func (m *Manager) updateTool(u *unit, a Actor, id string, in UpdateToolInput, ne
 	set(&tool.Description, in.Description)
 	set(&tool.URL, in.URL)
 	set(&tool.RequiredApprovals, in.RequiredApprovals)
-	set(&tool.Instructions, in.Instructions)
+	guide, err := u.revise(&tool, in)
+	if err != nil {
+		return err
+	}
 	tool.Revision++
 	if err := u.putTool(u.toolEvent(a, audit.ActionToolUpdated, tool), tool); err != nil {
+		return err
+	}
+	if err := u.putRevision(a, tool, guide); err != nil {
 		return err
 	}
 	return u.updateCredential(a, tool, in, next)
@@ -294,8 +313,9 @@ func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTo
 
 // deleteNeeds is what deleteTool decides on.
 func deleteNeeds(tools ...string) needs {
-	n := needs{tools: tools, named: true, credentials: true, approvals: true}
+	n := needs{tools: tools, named: true, credentials: true, approvals: true, records: []recordRef{removalsRef}}
 	for _, id := range tools {
+		n.records = append(n.records, guideRef(id))
 		n.grantsOf = append(n.grantsOf, storage.GrantQuery{Tool: id})
 	}
 	return n
@@ -312,6 +332,9 @@ func (m *Manager) deleteTool(u *unit, a Actor, id string) (DeletedTool, error) {
 	e := u.toolEvent(a, audit.ActionToolDeleted, tool)
 	if c, ok := u.credentials[storage.CredentialRef{Tool: id}]; ok {
 		u.removed(e, audit.KindCredential, c.ID, c.Revision)
+	}
+	if err := u.removeLater(e, id); err != nil {
+		return DeletedTool{}, err
 	}
 	u.deleteTool(e, tool)
 	u.toolCount--

@@ -118,15 +118,22 @@ type UpdateToolInput struct {
 	Instructions        *string    `validate:"omitnil,utf16max=4000,text" json:"instructions"`
 	Credential          *Secret    `validate:"-" json:"credential"`          // nil or blank: kept; of shared tools only
 	CredentialExpiresAt *time.Time `validate:"-" json:"credentialExpiresAt"` // zero time: it never expires
+	// AcceptSuggestion is the pending instruction suggestion that Instructions take
+	// up. Nothing is merged: the new text is what Instructions say.
+	AcceptSuggestion string `validate:"max=128,id" json:"acceptedInstructionSuggestionId"`
+	// RestoreVersion is the version of the instructions to go back to. Where
+	// Instructions are given too, they count.
+	RestoreVersion string `validate:"max=128,id" json:"restoreInstructionVersionId"`
 }
 
 // ToolView is a tool as administrators see it: never with its credential.
 type ToolView struct {
 	Tool
-	Credential CredentialView
-	Health     Health
-	Approved   Linked
-	Pending    Linked
+	InstructionVersion string // the id of the current version of the instructions
+	Credential         CredentialView
+	Health             Health
+	Approved           Linked
+	Pending            Linked
 }
 
 // CredentialView says what is known of a credential without opening it.

@@ -290,6 +290,10 @@ func (u *unit) loadAgents(ctx context.Context, tx storage.ReadTx, n needs) error
 			ids = append(ids, p.Agent)
 		}
 	}
+	return u.addAgents(ctx, tx, ids)
+}
+
+func (u *unit) addAgents(ctx context.Context, tx storage.ReadTx, ids []string) error {
 	for part := range slices.Chunk(ids, loadChunk) {
 		page, err := tx.Agents(ctx, storage.AgentQuery{IDs: part})
 		if err != nil {

@@ -268,6 +268,7 @@ func (m *Manager) toolViews(ctx context.Context, organization string, q storage.
 		n := needs{credentials: true}
 		for _, t := range page.Tools {
 			n.tools = append(n.tools, t.ID)
+			n.records = append(n.records, guideRef(t.ID))
 		}
 		if err := u.load(ctx, tx, n); err != nil {
 			return err
@@ -285,7 +286,7 @@ func (m *Manager) toolViews(ctx context.Context, organization string, q storage.
 }
 
 func (u *unit) toolView(ctx context.Context, tx storage.ReadTx, t storage.Tool) (v ToolView, err error) {
-	v = ToolView{Tool: t}
+	v = ToolView{Tool: t, InstructionVersion: u.currentVersion(t.ID)}
 	c, present := u.credentials[storage.CredentialRef{Tool: t.ID}]
 	if present {
 		v.Credential = CredentialView{

@@ -52,6 +52,7 @@ const (
 	ActionToolCredentialRemoved          Action = "tool.credential_removed"
 	ActionToolInstructionsVersionCreated Action = "tool.instructions.version_created"
 	ActionToolInstructionsRestored       Action = "tool.instructions.restored"
+	ActionToolInstructionsRemoved        Action = "tool.instructions.removed" // versions and suggestions that went with their tool
 	ActionCredentialVended               Action = "credential.vended"
 	ActionCredentialRefused              Action = "credential.refused"
 	ActionCredentialResealed             Action = "credential.resealed"
@@ -86,6 +87,7 @@ const (
 	ActionToolInstructionSuggestionSupported     Action = "tool_instruction_suggestion.supported"
 	ActionToolInstructionSuggestionDismissed     Action = "tool_instruction_suggestion.dismissed"
 	ActionToolInstructionSuggestionAccepted      Action = "tool_instruction_suggestion.accepted"
+	ActionToolInstructionSuggestionRefused       Action = "tool_instruction_suggestion.refused"
 )
 
 // Administration.
@@ -188,12 +190,14 @@ var known = [...]Action{
 	ActionToolCredentialRemoved,
 	ActionToolCredentialReplaced,
 	ActionToolDeleted,
+	ActionToolInstructionsRemoved,
 	ActionToolInstructionsRestored,
 	ActionToolInstructionsVersionCreated,
 	ActionToolUpdated,
 	ActionToolInstructionSuggestionAccepted,
 	ActionToolInstructionSuggestionCreated,
 	ActionToolInstructionSuggestionDismissed,
+	ActionToolInstructionSuggestionRefused,
 	ActionToolInstructionSuggestionSupported,
 	ActionToolSuggestionAccepted,
 	ActionToolSuggestionAutoResolved,

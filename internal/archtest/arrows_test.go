@@ -40,7 +40,9 @@ var arrows = map[string]allowed{
 		"github.com/pressly/goose/v3", "github.com/pressly/goose/v3/database", "github.com/pressly/goose/v3/lock",
 	}, bun...)},
 
-	".":            {own: kept, others: []string{"github.com/go-playground/validator/v10", "github.com/google/uuid"}},
+	".": {own: kept, others: []string{
+		"github.com/go-playground/validator/v10", "github.com/google/uuid", "golang.org/x/text/cases", "golang.org/x/text/unicode/norm",
+	}},
 	"agentkeytest": {own: append([]string{"storage/memstore", "vault/localkey"}, library...)},
 
 	// The reference server. Databases and drivers begin at its command line.
