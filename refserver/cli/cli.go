@@ -66,6 +66,8 @@ func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stde
 
 // program is all commands.
 type program struct {
+	Config string `env:"AGENTKEY_CONFIG" placeholder:"FILE" help:"File of settings, lines of NAME=VALUE by the names of their environment variables, which count before it. Default: agentkey.conf in the configuration directory, if it is there."`
+
 	Serve    serveCommand     `cmd:"" help:"Run the server."`
 	Doctor   doctorCommand    `cmd:"" help:"Check settings, files, database, key, clock and every log; the server may run or not."`
 	Demo     demoCommand      `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
@@ -83,7 +85,7 @@ type program struct {
 }
 
 const description = "AgentKey stands between AI agents and the credentials they use.\n\n" +
-	"Every flag can be set by the environment variable named beside it. Commands that talk to a server need " +
+	"Every flag can be set by the environment variable named beside it, or by a line of that name in a file, see --config. Commands that talk to a server need " +
 	"AGENTKEY_URL and AGENTKEY_ADMIN_TOKEN (or --token-file).\n\n" +
 	"The exit status is 0 when all went well, 1 when something was refused or failed, 2 when arguments or settings are wrong. " +
 	"`agentkey help COMMAND` shows examples."
@@ -99,6 +101,10 @@ func (s *session) run(ctx context.Context, args []string) int {
 	command, err := parser.Parse(asHelp(args))
 	if exited { // by --help
 		return exitOK
+	}
+	if settings.fileError != nil {
+		s.complain(settings.fileError)
+		return exitUsage
 	}
 	if err != nil {
 		s.complain(settings.explain(err, args))
@@ -118,7 +124,7 @@ func (s *session) run(ctx context.Context, args []string) int {
 }
 
 func newParser(s *session, exit func(int)) (*kong.Kong, *settings, error) {
-	set := &settings{getenv: s.getenv}
+	set := &settings{session: s, getenv: s.getenv}
 	vars := kong.Vars{}
 	for tier, policy := range ratelimit.DefaultPolicies() {
 		vars["limit_"+string(tier)] = policy.String()

@@ -24,6 +24,7 @@ type databaseFlags struct {
 
 	Schema           string `env:"AGENTKEY_DATABASE_SCHEMA" placeholder:"NAME" help:"Schema of the tables, on Postgres. Default: public."`
 	InsecureDatabase bool   `env:"AGENTKEY_INSECURE_DATABASE" help:"Take a Postgres on another machine without sslmode=verify-full, on a network that is trusted by other means."`
+	Unprepared       bool   `env:"AGENTKEY_UNPREPARED" help:"Prepare no statement: for a Postgres behind a pooler that gives each transaction another connection. The database must have been migrated past the pooler."`
 }
 
 // maxPostgres bounds the connections that one server keeps.
@@ -31,11 +32,12 @@ const maxPostgres = 20
 
 // location is a database as the setting names it.
 type location struct {
-	path      string // of a SQLite file
-	dsn       string // of Postgres; may hold a password
-	name      string // for people; holds none
-	schema    string // of Postgres; empty is public
-	unchecked bool   // Postgres elsewhere, without proof that it is the right one
+	path       string // of a SQLite file
+	dsn        string // of Postgres; may hold a password
+	name       string // for people; holds none
+	schema     string // of Postgres; empty is public
+	unchecked  bool   // Postgres elsewhere, without proof that it is the right one
+	unprepared bool   // Postgres behind a pooler of transactions
 }
 
 func (l location) sqlite() bool { return l.path != "" }
@@ -47,8 +49,8 @@ func (f databaseFlags) locate(s *session) (location, error) {
 	switch {
 	case strings.HasPrefix(f.Database, "postgres://"), strings.HasPrefix(f.Database, "postgresql://"):
 		return f.locatePostgres()
-	case f.Schema != "" || f.InsecureDatabase:
-		return location{}, &usageError{"--schema and --insecure-database are for Postgres"}
+	case f.Schema != "" || f.InsecureDatabase || f.Unprepared:
+		return location{}, &usageError{"--schema, --insecure-database and --unprepared are for Postgres"}
 	case f.Database == "":
 		dir, err := s.directory("XDG_STATE_HOME", ".local/state")
 		if err != nil {
@@ -95,13 +97,22 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// open opens and migrates the database.
+// open opens the database, and migrates it where that can be done: Migrate takes
+// a lock of its session, which a pooler of transactions would leave behind.
 func (l location) open(ctx context.Context) (*bunstore.Store, func() error, error) {
 	store, closeAll, err := l.handle()
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := store.Migrate(ctx); err != nil {
+	if l.unprepared {
+		err = store.Validate(ctx)
+		if errors.Is(err, storage.ErrSchema) {
+			err = fmt.Errorf("%w: start once with the database's own URL and without --unprepared, which migrates it", err)
+		}
+	} else {
+		err = store.Migrate(ctx)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("migrate %s: %w", l.name, err), closeAll())
 	}
 	return store, closeAll, nil
@@ -124,7 +135,7 @@ func (l location) handle() (*bunstore.Store, func() error, error) {
 	}
 	db.SetMaxOpenConns(maxPostgres)
 	db.SetMaxIdleConns(maxPostgres)
-	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: l.schema})
+	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: l.schema, Unprepared: l.unprepared})
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// filesHaveModes says whether a file's mode tells who else may read it.
+const filesHaveModes = true
+
 // harden keeps secrets in memory out of core files, and files that are made from
 // the eyes of others.
 func harden() error {

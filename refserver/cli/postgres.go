@@ -13,6 +13,9 @@ var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 var errInsecureDatabase = &usageError{"the database is on another machine, and the connection would not be both encrypted and checked: " +
 	"add sslmode=verify-full to its URL, or give --insecure-database if the network itself is trusted"}
 
+// execMode is the parameter that keeps the driver from preparing by itself.
+const execMode = "default_query_exec_mode"
+
 // locatePostgres reads the URL of a Postgres database. Whoever stands between
 // this program and its database could change what access is decided on, so that
 // any host but this machine needs sslmode=verify-full, unless the operator
@@ -31,6 +34,13 @@ func (f databaseFlags) locatePostgres() (location, error) {
 	}
 	if at.unchecked && !f.InsecureDatabase {
 		return location{}, errInsecureDatabase
+	}
+	if at.unprepared = f.Unprepared; at.unprepared && !query.Has(execMode) {
+		separator := "?"
+		if strings.Contains(at.dsn, "?") {
+			separator = "&"
+		}
+		at.dsn += separator + execMode + "=exec"
 	}
 	return at, nil
 }

@@ -146,11 +146,7 @@ func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
 func (s *settings) unknown(env map[string]string) []string {
 	var names []string
 	for name := range env {
-		switch name {
-		case envEncryptionKey, envBootstrapToken, envAdminToken, envTransitToken, envTransitSecretID:
-			continue
-		}
-		if strings.HasPrefix(name, "AGENTKEY_") && !strings.HasPrefix(name, "AGENTKEY_TEST_") && !s.known[name] {
+		if !secretVariable(name) && strings.HasPrefix(name, "AGENTKEY_") && !strings.HasPrefix(name, "AGENTKEY_TEST_") && !s.known[name] {
 			names = append(names, name)
 		}
 	}

@@ -11,11 +11,17 @@ import (
 
 // settings gives every flag an environment variable: the one in its tag, or
 // AGENTKEY_, the command's path and the flag's name. They are read from the
-// environment that was given to Main, and an error never repeats their value.
+// environment that was given to Main, then from the configuration file, and an
+// error never repeats their value.
 type settings struct {
-	getenv func(string) (string, bool)
-	known  map[string]bool
-	used   []*kong.Flag // those that the environment decided
+	session *session
+	getenv  func(string) (string, bool)
+	known   map[string]bool
+	used    []*kong.Flag // those that the environment or the file decided
+
+	fileRead  bool
+	fileError error
+	fromFile  map[string]bool // the names that the file decided
 }
 
 // bind names the variables. What kong would look up itself, in the process's
@@ -53,9 +59,9 @@ func variable(node *kong.Node, flag string) string {
 func (s *settings) Validate(*kong.Application) error { return nil }
 
 // Resolve gives the value of a flag that is not among the arguments.
-func (s *settings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if len(flag.Envs) == 0 {
-		return nil, nil
+func (s *settings) Resolve(k *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if s.takeFile(k) != nil || len(flag.Envs) == 0 {
+		return nil, nil // run asks for the error
 	}
 	value, ok := s.getenv(flag.Envs[0])
 	if !ok {
@@ -119,7 +125,11 @@ func (s *settings) sources(text string) string {
 	var names []string
 	for _, flag := range s.used {
 		if strings.Contains(text, "--"+flag.Name) {
-			names = append(names, flag.Envs[0])
+			name := flag.Envs[0]
+			if s.fromFile[name] {
+				name += " in the configuration file"
+			}
+			names = append(names, name)
 		}
 	}
 	if names == nil {

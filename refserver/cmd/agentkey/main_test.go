@@ -34,7 +34,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "curl": curl})
+	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "curl": curl})
 }
 
 // TestScripts runs the scripts in testdata, each in a directory of its own with
@@ -130,7 +130,7 @@ func (r *servers) serve(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(path, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "AGENTKEY_ENCRYPTION_KEY",
-		"AGENTKEY_BOOTSTRAP_TOKEN", "AGENTKEY_DATABASE", "AGENTKEY_KEY_FILE", "AGENTKEY_LIMIT_CREDENTIAL"} {
+		"AGENTKEY_BOOTSTRAP_TOKEN", "AGENTKEY_DATABASE", "AGENTKEY_KEY_FILE", "AGENTKEY_LIMIT_CREDENTIAL", "AGENTKEY_CONFIG"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}

@@ -75,14 +75,28 @@ func testBinary(t *testing.T, command string) string {
 	return path
 }
 
-// built builds the program once for all tests.
+// builtIn is where this process builds the program.
+func builtIn() string {
+	return filepath.Join(os.TempDir(), "agentkey-built-"+strconv.Itoa(os.Getpid()))
+}
+
+// cleaning runs the tests and removes what was built for them.
+type cleaning struct{ *testing.M }
+
+func (m cleaning) Run() int {
+	defer func() { _ = os.RemoveAll(builtIn()) }()
+	return m.M.Run()
+}
+
+// built builds the program once for all tests: as it ships, without the race
+// detector, whose servers take some times as long.
 var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "agentkey-built-")
-	if err != nil {
+	dir := builtIn()
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "agentkey")
-	build := exec.Command("go", "build", "-o", path, ".")
+	build := exec.Command("go", "build", "-race=false", "-o", path, ".")
 	build.Stderr = os.Stderr
 	return path, build.Run()
 })

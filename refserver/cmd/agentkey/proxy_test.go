@@ -50,6 +50,7 @@ type proxy struct {
 	state    atomic.Int32 // network
 	next     atomic.Int32 // cutCommit
 	cuts     atomic.Int64 // commits that were cut
+	prepared atomic.Int64 // statements that were prepared under a name
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -154,6 +155,9 @@ func (p *proxy) carry(server net.Conn) {
 	}()
 	vending := false
 	p.copy(postgres, server, func(part []byte) bool {
+		if len(part) > 5 && part[0] == 'P' && part[5] != 0 { // Parse, its length, and a name
+			p.prepared.Add(1)
+		}
 		vending = vending || bytes.Contains(part, []byte(audit.ActionCredentialVended))
 		if !bytes.Contains(part, []byte("commit\x00")) { // as a simple query, which the driver makes of it
 			return false
