@@ -7,6 +7,8 @@
 //
 // [Extend] makes the next head, [CheckHead] judges a stored one, [Verify] judges a whole log, [Replay] compares the log with
 // the records that it speaks of, and [Export] writes a file that Verify can judge on a machine without the database.
+// [ProveInclusion] and [ProveConsistency] prove that a log holds an event, and that it only grew, to whoever kept a
+// [Receipt] or a checkpoint. [ExportCSV] and [ExportOCSF] write views for other programs.
 //
 // The formats are drawn in FORMAT.md and never change. Nothing in this package reads a clock, a file or the network,
 // starts a goroutine or logs.

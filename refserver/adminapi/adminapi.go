@@ -116,6 +116,10 @@ func (a *api) routes() []route {
 		{method: get, path: "/audit/reconcile", serve: a.reconcile},
 		{method: get, path: "/audit/export", serve: a.export, alone: true},
 		{method: get, path: "/audit/public-key", serve: a.publicKey},
+		{method: get, path: "/audit/keys", serve: a.publicKeys},
+		{method: get, path: "/audit/checkpoint", serve: a.checkpoint},
+		{method: get, path: "/audit/proof/inclusion", serve: a.inclusion},
+		{method: get, path: "/audit/proof/consistency", serve: a.consistency},
 	}
 }
 

@@ -383,6 +383,56 @@ func TestAuditProofs(t *testing.T) {
 	is.Equal(f.Do("HEAD", "/api/admin/audit/export", f.Owner, "").Status, 405) // it would be recorded, and show nothing
 }
 
+// TestAuditProofsHold checks what the server proves with nothing but its public
+// keys and a checkpoint that was fetched before.
+func TestAuditProofsHold(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	f := servertest.New(t, servertest.Options{})
+	get := func(path string) []byte {
+		text, err := json.Marshal(f.Must(200, "GET", "/api/admin/audit/"+path, f.Owner, ""))
+		is.NoErr(err)
+		return text
+	}
+	var keys struct {
+		Keys []string `json:"publicKeys"`
+	}
+	is.NoErr(json.Unmarshal(get("keys"), &keys))
+	is.Equal(keys.Keys, f.Manager.PublicKeys())
+	v, err := audit.NewVerifiers(keys.Keys...)
+	is.NoErr(err)
+	var early struct {
+		Origin, Root, Checkpoint string
+		Size                     int64
+	}
+	is.NoErr(json.Unmarshal(get("checkpoint"), &early))
+	kept, err := audit.OpenCheckpoint([]byte(early.Checkpoint), v)
+	is.NoErr(err)
+	is.Equal(kept.Origin, early.Origin)
+	is.Equal(kept.Size, early.Size)
+	is.Equal(kept.Root.String(), early.Root)
+	f.Agent("bot")
+
+	receipt, err := audit.ParseReceipt(get("proof/inclusion?seq=2"))
+	is.NoErr(err)
+	late, err := receipt.Verify(v)
+	is.NoErr(err)
+	is.True(late.Size > kept.Size)
+	receipt, err = audit.ParseReceipt(get(fmt.Sprint("proof/inclusion?seq=2&size=", kept.Size)))
+	is.NoErr(err)
+	is.NoErr(receipt.VerifyIn(kept))
+	grown, err := audit.ParseConsistency(get(fmt.Sprint("proof/consistency?from=", kept.Size)))
+	is.NoErr(err)
+	is.NoErr(grown.Verify(kept, late))
+
+	for _, path := range []string{
+		"inclusion", "inclusion?seq=-1", "inclusion?seq=x", "inclusion?seq=1e3", "inclusion?seq=9999", "inclusion?seq=2&size=2", "inclusion?seq=2&size=9999",
+		"inclusion?seq=99999999999999999999", "consistency", "consistency?from=x", "consistency?from=9999", "consistency?from=3&to=2", "consistency?from=1&to=9999",
+	} {
+		is.Equal(f.Do("GET", "/api/admin/audit/proof/"+path, f.Owner, "").Status, 400)
+	}
+}
+
 func TestAdministration(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)

@@ -101,6 +101,10 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/audit/reconcile", "", agentkey.OpVerifyAudit, 200},
 		{"GET", "/audit/export", "", agentkey.OpExportAudit, 200},
 		{"GET", "/audit/public-key", "", agentkey.OpReadAudit, 200},
+		{"GET", "/audit/keys", "", agentkey.OpReadAudit, 200},
+		{"GET", "/audit/checkpoint", "", agentkey.OpReadAudit, 200},
+		{"GET", "/audit/proof/inclusion?seq=1", "", agentkey.OpVerifyAudit, 200},
+		{"GET", "/audit/proof/consistency?from=1", "", agentkey.OpVerifyAudit, 200},
 	}
 }
 

@@ -19,6 +19,12 @@ type auditCommands struct {
 	Export    auditExport    `cmd:"" help:"Write the whole log, with the exact bytes that are signed."`
 	Verify    auditVerify    `cmd:"" help:"Check every hash and signature of the log, on the server or of an exported file."`
 	Reconcile auditReconcile `cmd:"" help:"Replay the log against the records that decide access."`
+
+	Key           auditKey           `cmd:"" help:"Print the public keys that the log's signatures are checked with."`
+	Checkpoint    auditCheckpoint    `cmd:"" help:"Fetch the log's newest signed head, to be kept elsewhere."`
+	Prove         auditProve         `cmd:"" help:"Fetch a proof that an event is in the log, or that the log only grew."`
+	Check         auditCheck         `cmd:"" help:"Check a proof or a signed head, without any server."`
+	VerifyReceipt auditVerifyReceipt `cmd:"" help:"Check the receipt of a vend, without any server."`
 }
 
 // errFindings is a check that found something; what, was printed.
@@ -103,7 +109,8 @@ func first[T any](n int, items iter.Seq2[T, error]) iter.Seq2[T, error] {
 
 type auditExport struct {
 	serverFlags
-	Out string `placeholder:"FILE" help:"Write to this file, once it is complete. Default: standard output."`
+	Out    string `placeholder:"FILE" help:"Write to this file, once it is complete. Default: standard output."`
+	Format string `enum:"jsonl,csv,ocsf" default:"jsonl" help:"jsonl holds the exact bytes and can be verified; csv and ocsf are views of them."`
 }
 
 // Run exports the log.
@@ -115,16 +122,53 @@ func (c *auditExport) Run(ctx context.Context, s *session) error {
 	var passed counter
 	if c.Out == "" {
 		if _, ok := terminal(s.stdout); ok {
-			return admin.Export(ctx, s.stdout) // which shows how far it is
+			return c.export(ctx, admin, s.stdout) // which shows how far it is
 		}
 	}
 	shown := s.progress("exporting the log")
 	defer shown.end()
 	shown.follow(passed.megabytes)
 	if c.Out == "" {
-		return admin.Export(ctx, io.MultiWriter(s.stdout, &passed))
+		return c.export(ctx, admin, io.MultiWriter(s.stdout, &passed))
 	}
-	return writeWhole(c.Out, func(w io.Writer) error { return admin.Export(ctx, io.MultiWriter(w, &passed)) })
+	return writeWhole(c.Out, func(w io.Writer) error { return c.export(ctx, admin, io.MultiWriter(w, &passed)) })
+}
+
+// export writes the log in the format that was asked for. The views are made
+// here, of the exact bytes as they arrive.
+func (c *auditExport) export(ctx context.Context, admin *client.Admin, w io.Writer) error {
+	if c.Format == "jsonl" {
+		return admin.Export(ctx, w)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in, out := io.Pipe()
+	exported := make(chan error, 1)
+	go func() {
+		err := admin.Export(ctx, out)
+		exported <- err
+		_ = out.CloseWithError(err) // nil is the end of the file
+	}()
+	err := c.view(ctx, in, w)
+	if err != nil {
+		cancel()
+		_ = in.CloseWithError(err)
+	}
+	if cause := <-exported; cause != nil && (err == nil || ctx.Err() == nil) {
+		return cause
+	}
+	return err
+}
+
+func (c *auditExport) view(ctx context.Context, in io.Reader, w io.Writer) error {
+	log, err := audit.NewExportReader(in)
+	if err != nil {
+		return err
+	}
+	if c.Format == "csv" {
+		return audit.ExportCSV(ctx, w, log)
+	}
+	return audit.ExportOCSF(ctx, w, log.Header().Origin, log)
 }
 
 // writeWhole writes a file that takes its name only when it is complete and on
@@ -153,14 +197,18 @@ func writeWhole(path string, write func(io.Writer) error) error {
 
 type auditVerify struct {
 	readFlags
-	File      string   `placeholder:"FILE" help:"Check this exported log, without any server."`
-	PublicKey []string `placeholder:"KEY" sep:"none" help:"The log's public key as serve printed it, for --file; repeat it for former keys."`
+	File      string   `arg:"" optional:"" help:"Check this exported log, without any server."`
+	PublicKey []string `placeholder:"KEY" sep:"none" help:"The log's public key as serve printed it, for FILE; repeat it for former keys."`
+	Against   []string `placeholder:"FILE" sep:"none" help:"A signed head that you kept: the log of FILE must extend it. Repeat it for more."`
 }
 
 // Run verifies the log.
 func (c *auditVerify) Run(ctx context.Context, s *session) error {
 	if (c.File == "") != (len(c.PublicKey) == 0) {
-		return usagef("--file and --public-key belong together: the key must come from elsewhere than the file")
+		return usagef("FILE and --public-key belong together: the key must come from elsewhere than the file")
+	}
+	if c.File == "" && len(c.Against) > 0 {
+		return usagef("--against needs FILE: the server's own log is checked against a kept head by audit prove --from and audit check")
 	}
 	v, err := c.verify(ctx, s)
 	if err != nil {
@@ -179,7 +227,7 @@ func (c *auditVerify) Run(ctx context.Context, s *session) error {
 
 func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verification, error) {
 	if c.File != "" {
-		return s.verifyFile(ctx, c.File, c.PublicKey)
+		return s.verifyFile(ctx, c.File, c.PublicKey, c.Against)
 	}
 	admin, err := c.connect(s)
 	if err != nil {
@@ -211,10 +259,18 @@ func spanOf(from, to int64) string {
 }
 
 // verifyFile checks an exported log against keys that the caller trusts.
-func (s *session) verifyFile(ctx context.Context, path string, keys []string) (client.Verification, error) {
+func (s *session) verifyFile(ctx context.Context, path string, keys, against []string) (client.Verification, error) {
 	verifiers, err := audit.NewVerifiers(keys...)
 	if err != nil {
 		return client.Verification{}, usagef("--public-key is not the public key of a log")
+	}
+	var kept [][]byte
+	for _, name := range against {
+		signed, err := readSmall(name, "kept head", audit.MaxCheckpoint)
+		if err != nil {
+			return client.Verification{}, err
+		}
+		kept = append(kept, signed)
 	}
 	f, err := openNamed(path, "exported log")
 	if err != nil {
@@ -236,6 +292,7 @@ func (s *session) verifyFile(ctx context.Context, path string, keys []string) (c
 	}
 	report, err := audit.Verify(ctx, audit.Log{
 		Installation: installation, Organization: organization, Entries: export, Verifiers: verifiers, ContentFrom: header.ContentFrom,
+		Elsewhere: kept,
 	})
 	if err != nil {
 		return client.Verification{}, fmt.Errorf("exported log: %w", err)

@@ -79,10 +79,24 @@ agentkey admins add deploy-pipeline --kind service --role admin`,
 
 	"audit list": `agentkey audit list --agent triage-bot --from 8h
 agentkey audit list --action grant.approved --from 2026-01-01 --to 2026-01-31 --limit 0 --json`,
-	"audit export": `agentkey audit export --out log.jsonl`,
+	"audit export": `agentkey audit export --out log.jsonl
+agentkey audit export --format csv --out log.csv`,
 	"audit verify": `agentkey audit verify
 # An exported log, with the public key that serve printed, and without any server:
-agentkey audit verify --file log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
+agentkey audit verify log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj
+# And that it extends a head that you kept:
+agentkey audit verify log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj --against head-of-march.txt`,
+	"audit key":        `agentkey audit key`,
+	"audit checkpoint": `agentkey audit checkpoint --out head.txt`,
+	"audit prove": `# Event 4711 is in the log as it is now:
+agentkey audit prove --seq 4711 --out proof.json
+# The log has only grown since the head that you kept, of 5000 events:
+agentkey audit prove --from 5000 --out proof.json`,
+	"audit check": `agentkey audit check proof.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj
+agentkey audit check proof.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj --against head-of-march.txt`,
+	"audit verify-receipt": `agentkey audit verify-receipt receipt.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj
+# And that the event is still there:
+agentkey audit verify-receipt receipt.json --proof proof.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
 	"audit reconcile": `agentkey audit reconcile`,
 }
 

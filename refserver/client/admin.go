@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"iter"
 	"net/http"
@@ -236,6 +237,46 @@ func (a *Admin) Export(ctx context.Context, w io.Writer) error {
 		return transportError(err)
 	}
 	return nil
+}
+
+// PublicKeys gives all keys that verify the log's signatures, former ones too.
+func (a *Admin) PublicKeys(ctx context.Context) ([]string, error) {
+	out, err := get[struct {
+		Keys []string `json:"publicKeys"`
+	}](ctx, a, "audit", "keys")
+	return out.Keys, err
+}
+
+// Checkpoint gives the log's newest signed head, a signed note.
+func (a *Admin) Checkpoint(ctx context.Context) (string, error) {
+	out, err := get[struct {
+		Signed string `json:"checkpoint"`
+	}](ctx, a, "audit", "checkpoint")
+	if err == nil && out.Signed == "" {
+		err = ErrAnswer
+	}
+	return out.Signed, err
+}
+
+// InclusionProof proves that an event is in the log at a size, 0 for the latest.
+// audit.ParseReceipt reads what it answers.
+func (a *Admin) InclusionProof(ctx context.Context, seq, size int64) (json.RawMessage, error) {
+	return a.proof(ctx, "inclusion", url.Values{"seq": {strconv.FormatInt(seq, 10)}}, "size", size)
+}
+
+// ConsistencyProof proves that the log at the size to, 0 for the latest, begins
+// with what it was at the size from. audit.ParseConsistency reads what it answers.
+func (a *Admin) ConsistencyProof(ctx context.Context, from, to int64) (json.RawMessage, error) {
+	return a.proof(ctx, "consistency", url.Values{"from": {strconv.FormatInt(from, 10)}}, "to", to)
+}
+
+func (a *Admin) proof(ctx context.Context, what string, q url.Values, limit string, size int64) (json.RawMessage, error) {
+	if size != 0 {
+		q.Set(limit, strconv.FormatInt(size, 10))
+	}
+	var out data[json.RawMessage]
+	_, err := a.c.do(ctx, call{method: http.MethodGet, path: adminPath("audit", "proof", what), query: q, again: true, slow: true}, &out)
+	return out.Data, err
 }
 
 // PublicKey gives the key that verifies the log's signatures.

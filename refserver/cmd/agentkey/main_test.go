@@ -88,7 +88,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
-			"lines": lines, "append": appendTo, "sqlite": sqlite,
+			"lines": lines, "append": appendTo, "write": write, "sqlite": sqlite,
 		},
 	})
 }
@@ -253,6 +253,11 @@ func appendTo(ts *testscript.TestScript, _ bool, args []string) {
 	_, err = f.WriteString(ts.ReadFile(args[1]))
 	ts.Check(err)
 	ts.Check(f.Close())
+}
+
+// write FILE TEXT makes a file of a text that was captured.
+func write(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(args[1]), 0o600))
 }
 
 // certificate makes cert.pem and key.pem for 127.0.0.1.

@@ -84,6 +84,20 @@ func (q *Query) Limit() int {
 	return n
 }
 
+// Number returns a parameter that must be a whole number of at least 0 when it is
+// there; otherwise it is 0.
+func (q *Query) Number(name string) int64 {
+	if !q.values.Has(name) {
+		return 0
+	}
+	n, err := strconv.ParseUint(q.Text(name), 10, 63)
+	if err != nil {
+		q.fields.refuse(name, "must be a whole number of at least 0")
+		return 0
+	}
+	return int64(n)
+}
+
 // Refuse notes that a parameter is not as it must be.
 func (q *Query) Refuse(name, message string) { q.fields.refuse(name, message) }
 
