@@ -142,7 +142,7 @@ var open = []grants.Status{grants.StatusPending, grants.StatusApproved}
 
 // revokeOpen revokes all open grants of an agent.
 func (u *unit) revokeOpen(a Actor, agent storage.Agent) (revoked int, err error) {
-	for _, g := range u.sortedGrants() {
+	for _, g := range u.sortedGrants(every) {
 		t, err := grants.RevokeOpen(g, a.decider(), u.now)
 		if err != nil {
 			return 0, grantError(err)

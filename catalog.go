@@ -70,7 +70,7 @@ func (m *Manager) Profile(ctx context.Context, c Caller) (Profile, error) {
 		if err := u.load(ctx, tx, needs{grantsOf: []storage.GrantQuery{{Agent: agent.ID}}}); err != nil {
 			return err
 		}
-		listed := u.sortedGrants()
+		listed := u.sortedGrants(every)
 		n := needs{}
 		for _, g := range listed {
 			n.tools = append(n.tools, g.Tool)

@@ -166,11 +166,20 @@ func (u *unit) deleteRecord(e *entry, r storage.Record) {
 	})
 }
 
-// sortedGrants gives the grants read, in the order of their ids, so that events
-// come in the same order in every run.
-func (u *unit) sortedGrants() []grants.Grant {
-	return slices.SortedFunc(maps.Values(u.grants), func(a, b grants.Grant) int { return strings.Compare(a.ID, b.ID) })
+// sortedGrants gives the grants read that match, in the order of their ids, so
+// that events come in the same order in every run.
+func (u *unit) sortedGrants(match func(grants.Grant) bool) []grants.Grant {
+	var found []grants.Grant
+	for _, g := range u.grants {
+		if match(g) {
+			found = append(found, g)
+		}
+	}
+	slices.SortFunc(found, func(a, b grants.Grant) int { return strings.Compare(a.ID, b.ID) })
+	return found
 }
+
+func every(grants.Grant) bool { return true }
 
 func (u *unit) sortedKeys() []storage.Key {
 	return slices.SortedFunc(maps.Values(u.keys), func(a, b storage.Key) int { return strings.Compare(a.ID, b.ID) })

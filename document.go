@@ -188,6 +188,9 @@ func (m *Manager) planImport(ctx context.Context, a Actor, entries []CatalogEntr
 			return err
 		}
 		items := m.importItems(entries, u.tools, o)
+		if err := bounded(items); err != nil {
+			return err
+		}
 		if err := u.load(ctx, tx, affectedNeeds(items)); err != nil {
 			return err
 		}

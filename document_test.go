@@ -15,6 +15,7 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
@@ -460,19 +461,64 @@ func TestEndedGrantsAreNotCountedAsOpen(t *testing.T) {
 	is.Equal(p.Items[0].Grants.ApprovedEnd, int64(0))
 }
 
+func numbered(n int) (tools []agentkey.CatalogEntry) {
+	for i := range n {
+		tools = append(tools, entry(fmt.Sprintf("tool-%04d", i), "Tool"))
+	}
+	return tools
+}
+
 func TestImportIsBounded(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
+	ctx := t.Context()
 	k := agentkeytest.New(t)
-	var many []agentkey.CatalogEntry
-	for i := range 2001 {
-		many = append(many, entry(fmt.Sprintf("tool-%d", i), "Tool"))
+	refused := func(o agentkey.ImportOptions, tools ...agentkey.CatalogEntry) {
+		t.Helper()
+		before := exported(t, k)
+		var bad *agentkey.ValidationError
+		is.True(errors.As(second(k.PlanImport(ctx, k.Owner, document(tools...), o)), &bad))
+		is.Equal(bad.Fields[0].Field, "tools")
+		is.True(errors.Is(second(k.ImportCatalog(ctx, k.Owner, document(tools...), o)), agentkey.ErrInvalid))
+		is.Equal(exported(t, k), before)
 	}
-	var bad *agentkey.ValidationError
-	is.True(errors.As(second(k.PlanImport(t.Context(), k.Owner, document(many...), agentkey.ImportOptions{})), &bad))
-	is.Equal(bad.Fields[0].Field, "tools")
-	is.True(errors.Is(second(k.ImportCatalog(t.Context(), k.Owner, document(many...), agentkey.ImportOptions{})), agentkey.ErrInvalid))
-	is.Equal(len(exported(t, k).Tools), 0)
+	refused(agentkey.ImportOptions{}, numbered(1501)...)
+	_, err := k.ImportCatalog(ctx, k.Owner, document(numbered(501)...), agentkey.ImportOptions{})
+	is.NoErr(err)
+	refused(agentkey.ImportOptions{Prune: true})
+	two := numbered(501)
+	for i := range two {
+		two[i].RequiredApprovals = 2
+	}
+	refused(agentkey.ImportOptions{}, two...)
+}
+
+// The longest imports that are allowed fit into one transaction.
+func TestImportAtItsBound(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("1500 tools on two databases")
+	}
+	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
+		is := is.New(t)
+		ctx := t.Context()
+		store := open(t)
+		k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })
+		tools := numbered(1500)
+		p, err := k.ImportCatalog(ctx, k.Owner, document(tools...), agentkey.ImportOptions{})
+		is.NoErr(err)
+		is.Equal(p.Count, agentkey.ImportCount{Create: 1500})
+		for i := range tools {
+			tools[i].Instructions = "changed"
+		}
+		p, err = k.ImportCatalog(ctx, k.Owner, document(tools...), agentkey.ImportOptions{})
+		is.NoErr(err)
+		is.Equal(p.Count, agentkey.ImportCount{Update: 1500})
+		p, err = k.ImportCatalog(ctx, k.Owner, document(tools[500:]...), agentkey.ImportOptions{Prune: true})
+		is.NoErr(err)
+		is.Equal(p.Count, agentkey.ImportCount{Unchanged: 1000, Remove: 500})
+		is.Equal(len(exported(t, k).Tools), 1000)
+	})
 }
 
 func TestImportSeesOneOrganizationOnly(t *testing.T) {

@@ -235,7 +235,7 @@ func (u *unit) importPlan(items []ImportItem, o ImportOptions) ImportPlan {
 	}
 	seen := sha256.New()
 	encoder := json.NewEncoder(seen)
-	for _, g := range slices.Backward(u.sortedGrants()) {
+	for _, g := range slices.Backward(u.sortedGrants(every)) {
 		item := at[g.Tool]
 		if item == nil || !u.affected(item, g) {
 			continue
@@ -327,14 +327,33 @@ func (p ImportPlan) invalid() error {
 // Bounds of one import. They keep the transaction, during which nothing else of
 // the organization is decided, short.
 const (
-	maxImportChanges = 2000   // tools added, changed or deleted
-	maxImportGrants  = 10_000 // open grants that end
+	maxImportChanges  = 1500 // tools added or changed
+	maxImportRemovals = 500  // tools deleted, or with another number of approvals: their grants are read one tool at a time
+	maxImportGrants   = 5000 // open grants that end
 )
 
-func (p ImportPlan) bounded() error {
-	if changed := p.Count.Create + p.Count.Update + p.removed(); changed > maxImportChanges {
-		return invalid("tools", "must not add, change or delete more than "+strconv.Itoa(maxImportChanges)+" tools in one import; split the document")
+// bounded refuses what would take too long, before the grants are read.
+func bounded(items []ImportItem) error {
+	changed, slow := 0, 0
+	for _, item := range items {
+		switch {
+		case item.removes(), item.changes("requiredApprovals"):
+			slow++
+		case item.Action == ImportCreate, item.Action == ImportUpdate:
+			changed++
+		}
 	}
+	switch {
+	case slow > maxImportRemovals:
+		return invalid("tools", "must not delete more than "+strconv.Itoa(maxImportRemovals)+
+			" tools, or change what they require, in one import; do some before with a document that has the others as they are")
+	case changed > maxImportChanges:
+		return invalid("tools", "must not add or change more than "+strconv.Itoa(maxImportChanges)+" tools in one import; split the document")
+	}
+	return nil
+}
+
+func (p ImportPlan) bounded() error {
 	var ended int64
 	for _, item := range p.Items {
 		ended += item.Grants.ApprovedEnd + item.Grants.PendingEnd

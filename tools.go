@@ -346,10 +346,7 @@ func (m *Manager) deleteTool(u *unit, a Actor, id string) (DeletedTool, error) {
 func (u *unit) endGrants(a Actor, tool storage.Tool) DeletedTool {
 	out := DeletedTool{ID: tool.ID}
 	var e *entry
-	for _, g := range u.sortedGrants() {
-		if g.Tool != tool.ID {
-			continue
-		}
+	for _, g := range u.sortedGrants(func(g grants.Grant) bool { return g.Tool == tool.ID }) {
 		if t := grants.Settle(g, u.now); !g.Status.Open() || t.Changed() {
 			if e == nil || len(e.Changes) > maxChanges {
 				e = u.toolEvent(a, audit.ActionGrantRemoved, tool)

@@ -97,6 +97,9 @@ func (a *api) routes() []route {
 		{method: get, path: "/grants", serve: a.listGrants},
 		{method: post, path: "/grants/{id}/narrow", serve: a.narrow, free: true},
 
+		{method: get, path: "/config/export", serve: a.exportCatalog, alone: true},
+		{method: put, path: "/config/import", serve: a.importCatalog},
+
 		{method: get, path: "/organization", serve: a.getOrganization},
 		{method: put, path: "/organization", serve: a.updateOrganization},
 		{method: post, path: "/organization/lock", serve: a.lock, free: true},

@@ -74,6 +74,10 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/tools/" + spare + "/activity", "", agentkey.OpReadAudit, 200},
 		{"DELETE", "/tools/" + spare, "", agentkey.OpDeleteTool, 200},
 
+		{"GET", "/config/export", "", agentkey.OpExportCatalog, 200},
+		{"PUT", "/config/import?dryRun=1", `{"version":1,"tools":[]}`, agentkey.OpPlanImport, 200},
+		{"PUT", "/config/import", `{"version":1,"tools":[]}`, agentkey.OpImportCatalog, 200},
+
 		{"GET", "/requests", "", agentkey.OpReadInbox, 200},
 		{"POST", "/requests/" + pending() + "/approve", `{}`, agentkey.OpApprove, 200},
 		{"POST", "/requests/" + pending() + "/deny", `{}`, agentkey.OpDeny, 200},

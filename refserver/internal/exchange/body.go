@@ -35,17 +35,9 @@ func (x *Exchange) Read(b Body, fill func(f *Fields)) error {
 	if !isJSON(r.Header) {
 		return errMedia
 	}
-	if r.ContentLength > int64(b.Limit) {
-		return tooLarge(b)
-	}
-	left := time.Until(x.answerBy)
-	text, err := vault.SecretFromReader(r.Body, b.Limit)
-	x.waited(left)
-	if errors.Is(err, vault.ErrTooLong) {
-		return tooLarge(b)
-	}
+	text, err := x.Text(b)
 	if err != nil {
-		return &Error{http.StatusBadRequest, "body", "the body could not be read", "Send the whole body, as long as Content-Length says."}
+		return err
 	}
 	defer text.Destroy()
 	v, err := strictjson.Parse(text.Bytes())
@@ -62,6 +54,24 @@ func (x *Exchange) Read(b Body, fill func(f *Fields)) error {
 	return f.end(b.Strict)
 }
 
+// Text reads the body as it is, within its limit: the declared length, then the
+// counted one. The caller destroys it.
+func (x *Exchange) Text(b Body) (*vault.Secret, error) {
+	if x.Request.ContentLength > int64(b.Limit) {
+		return nil, tooLarge(b)
+	}
+	left := time.Until(x.answerBy)
+	text, err := vault.SecretFromReader(x.Request.Body, b.Limit)
+	x.waited(left)
+	if errors.Is(err, vault.ErrTooLong) {
+		return nil, tooLarge(b)
+	}
+	if err != nil {
+		return nil, &Error{http.StatusBadRequest, "body", "the body could not be read", "Send the whole body, as long as Content-Length says."}
+	}
+	return text, nil
+}
+
 func tooLarge(b Body) error {
 	hint := "Send at most " + strconv.Itoa(b.Limit) + " bytes."
 	if b.Advice != "" {
@@ -70,15 +80,24 @@ func tooLarge(b Body) error {
 	return &Error{http.StatusRequestEntityTooLarge, "body_too_large", "the body is too large", hint}
 }
 
-// isJSON reports whether the content type is application/json or ends in +json,
-// whatever its parameters, and the content is not encoded further.
-func isJSON(h http.Header) bool {
+// MediaType is the body's content type in lower case, without its parameters;
+// empty when none came. Content that is encoded further has a type of its own,
+// which no route knows.
+func (x *Exchange) MediaType() string { return mediaType(x.Request.Header) }
+
+func mediaType(h http.Header) string {
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	media = strings.ToLower(strings.TrimSpace(media))
+	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return "encoded"
+	}
+	return strings.ToLower(strings.TrimSpace(media))
+}
+
+// isJSON reports whether the content type is application/json or ends in +json.
+func isJSON(h http.Header) bool {
+	media := mediaType(h)
 	main, sub, found := strings.Cut(media, "/")
-	encoding := h.Get("Content-Encoding")
-	return (encoding == "" || strings.EqualFold(encoding, "identity")) &&
-		(media == "application/json" || found && main != "" && len(sub) > len("+json") && strings.HasSuffix(sub, "+json"))
+	return media == "application/json" || found && main != "" && len(sub) > len("+json") && strings.HasSuffix(sub, "+json")
 }
 
 // Fields hands out the members of a body and notes what is wrong with them.

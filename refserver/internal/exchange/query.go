@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,11 +35,15 @@ func parseID(s string) (string, bool) {
 // Query reads the query of a request and notes what is wrong with it.
 type Query struct {
 	values url.Values
+	broken bool // some of it could not be read
 	fields Fields
 }
 
 // Query returns the request's query.
-func (x *Exchange) Query() *Query { return &Query{values: x.Request.URL.Query()} }
+func (x *Exchange) Query() *Query {
+	values, err := url.ParseQuery(x.Request.URL.RawQuery)
+	return &Query{values: values, broken: err != nil}
+}
 
 // Text returns a parameter's value.
 func (q *Query) Text(name string) string { return strings.TrimSpace(q.values.Get(name)) }
@@ -96,6 +101,38 @@ func (q *Query) Number(name string) int64 {
 		return 0
 	}
 	return int64(n)
+}
+
+// Flag returns a parameter that is 1 or true, or 0 or false; it is false when it
+// is not there.
+func (q *Query) Flag(name string) bool {
+	switch q.values.Get(name) {
+	case "1", "true":
+		return true
+	case "0", "false":
+		return false
+	}
+	if q.values.Has(name) {
+		q.fields.refuse(name, "must be 1 or 0")
+	}
+	return false
+}
+
+// Only refuses parameters of any other name, those that come twice, and a query
+// of which a part can't be read.
+func (q *Query) Only(names ...string) {
+	if q.broken {
+		q.fields.refuse("input", "has a query that can't be read")
+	}
+	for name, values := range q.values {
+		if !slices.Contains(names, name) {
+			q.fields.refuse("input", "has a parameter that is not known here; known are "+strings.Join(names, ", "))
+			return
+		}
+		if len(values) > 1 {
+			q.fields.refuse(name, "must come once")
+		}
+	}
 }
 
 // Refuse notes that a parameter is not as it must be.

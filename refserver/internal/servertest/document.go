@@ -126,6 +126,7 @@ type Exchange struct {
 	Method   string
 	URL      *url.URL
 	Request  []byte
+	Type     string // the request's content type
 	Status   int
 	Header   http.Header
 	Response []byte
@@ -296,7 +297,11 @@ func (d *Document) checkRequest(x Exchange, item *openapi3.PathItem, op *openapi
 		}
 		return nil
 	}
+	sent, _, _ := mime.ParseMediaType(x.Type)
 	for media, content := range body.Content {
+		if len(body.Content) > 1 && media != sent {
+			continue
+		}
 		if strings.HasSuffix(media, "json") {
 			if err := d.checkBody(content.Schema, x.Request, true); err != nil {
 				return fmt.Errorf("the request's body: %w", err)

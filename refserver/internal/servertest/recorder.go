@@ -16,7 +16,7 @@ func Checked(t testing.TB, h http.Handler) http.Handler {
 		t.Fatalf("the OpenAPI document: %v", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := Exchange{Method: r.Method, URL: r.URL}
+		x := Exchange{Method: r.Method, URL: r.URL, Type: r.Header.Get("Content-Type")}
 		var sent bytes.Buffer
 		if r.Body != nil {
 			r.Body = struct {
