@@ -218,7 +218,17 @@ func normalURL(s string) (string, error) {
 	if err != nil || u.Hostname() == "" || u.User != nil || !isHost(u.Hostname()) {
 		return "", bad
 	}
-	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	host, err := asciiHost(u.Hostname())
+	if err != nil {
+		return "", bad
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]" // an IPv6 address
+	}
+	if port := u.Port(); port != "" {
+		host += ":" + port
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), host
 	if u.Path == "" {
 		u.Path = "/"
 	}
