@@ -31,6 +31,7 @@ type Manager struct {
 	heads        heads
 	refusals     refusals
 	failures     failures
+	conversions  conversions
 
 	mu     sync.Mutex
 	closed bool

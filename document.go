@@ -209,7 +209,7 @@ func (m *Manager) applyImport(ctx context.Context, a Actor, entries []CatalogEnt
 	for i := range ids {
 		ids[i] = newID()
 	}
-	return m.act(ctx, a, importNeeds(plan), func(u *unit) error {
+	return m.act(ctx, a, importNeeds(plan, ids), func(u *unit) error {
 		if u.importPlan(m.importItems(entries, u.tools, o), o).Digest != plan.Digest {
 			return ErrChanged
 		}
@@ -229,15 +229,24 @@ func (m *Manager) applyImport(ctx context.Context, a Actor, entries []CatalogEnt
 	})
 }
 
-// importNeeds is what carrying out a plan decides on.
-func importNeeds(plan ImportPlan) needs {
+// importNeeds is what carrying out a plan decides on; added are the ids of the
+// tools that it adds.
+func importNeeds(plan ImportPlan, added []string) needs {
 	var updated []string
+	var changes []toolChange
 	for _, item := range plan.Items {
-		if item.Action == ImportUpdate {
+		switch item.Action {
+		case ImportUpdate:
+			in := item.change()
 			updated = append(updated, item.Tool)
+			changes = append(changes, toolChange{tool: item.Tool, name: in.Name, url: in.URL})
+		case ImportCreate:
+			changes = append(changes, toolChange{tool: added[0], name: &item.entry.Name, url: &item.entry.URL})
+			added = added[1:]
 		}
 	}
 	n := affectedNeeds(plan.Items).and(updateNeeds(updated...))
+	n.changes = changes
 	n.catalog, n.toolCount = true, true
 	return n
 }

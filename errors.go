@@ -3,6 +3,7 @@ package agentkey
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/agentkey-dev/agentkey-go/grants"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
@@ -89,6 +90,8 @@ var (
 	ErrAgentActive           = &Error{"agent_is_active", ErrConflict, "the agent is not suspended", "Only a suspended agent can be reactivated."}
 	ErrNoCredential          = &Error{"no_credential", ErrConflict, "the tool has no credential", "An administrator has to add the credential first. You don't need to ask again."}
 	ErrCredentialExpired     = &Error{"credential_expired", ErrConflict, "the credential has expired", "An administrator has to replace the credential first. You don't need to ask again."}
+	ErrToolExists            = &Error{"existing_tool", ErrConflict, "the tool is in the catalog already", "Ask for access to it with POST /api/tools/{tool_id}/request."}
+	ErrSuggestionDismissed   = &Error{"suggestion_dismissed", ErrConflict, "the suggestion was dismissed", "An administrator decided against this tool for now. Suggest it again after retry_after at the earliest."}
 	ErrSuggestionDecided     = &Error{"suggestion_not_pending", ErrConflict, "the suggestion is not pending", "It was decided already."}
 	ErrInstructionsDismissed = &Error{"instructions_dismissed", ErrConflict, "the suggestion was dismissed", "An administrator decided against it: read dismissal_reason, and don't propose it again."}
 	ErrInstructionsAccepted  = &Error{"instructions_accepted", ErrConflict, "the suggestion was accepted already", "The instructions say it already: read them with the credential."}
@@ -108,6 +111,29 @@ var (
 	ErrUnknown    = &Error{"unknown_outcome", ErrUnavailable, "the outcome is unknown", "Look before you repeat this: it may have been done."}
 	ErrIntegrity  = &Error{"integrity", ErrUnavailable, "a stored record fails its integrity check", "An administrator has to look at this: the record was damaged or changed by hand."}
 )
+
+// ExistingToolError says which tool of the catalog a suggestion is for. It is an
+// ErrToolExists.
+type ExistingToolError struct{ Tool, Name string }
+
+// Error does not name the tool, whose name is the organization's own.
+func (e *ExistingToolError) Error() string { return ErrToolExists.Error() }
+
+// Unwrap gives ErrToolExists.
+func (e *ExistingToolError) Unwrap() error { return ErrToolExists }
+
+// CooldownError says until when a suggestion stays dismissed. It is an
+// ErrSuggestionDismissed.
+type CooldownError struct {
+	Suggestion string
+	RetryAfter time.Time // in UTC
+}
+
+// Error is that of ErrSuggestionDismissed.
+func (e *CooldownError) Error() string { return ErrSuggestionDismissed.Error() }
+
+// Unwrap gives ErrSuggestionDismissed.
+func (e *CooldownError) Unwrap() error { return ErrSuggestionDismissed }
 
 // FieldError is one thing wrong with an input. It never holds the input.
 type FieldError struct {

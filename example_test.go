@@ -272,3 +272,51 @@ func ExampleManager_Verify() {
 	// true true
 	// true true
 }
+
+// Agents say what the catalog lacks. When it is added, whoever asked for it has a
+// request that waits for a decision.
+func ExampleManager_SuggestTool() {
+	s, ctx := openExample(), context.Background()
+	other := must(s.RegisterAgent(ctx, s.admin, agentkey.RegisterAgentInput{Name: "reporter"})).Agent
+	first := must(s.SuggestTool(ctx, s.agent, agentkey.SuggestToolInput{Name: "Sentry", URL: "sentry.io", Reason: "to read errors"}))
+	second := must(s.SuggestTool(ctx, agentkey.TrustedAgent(other.Organization, other.ID), agentkey.SuggestToolInput{
+		Name: "SENTRY", Reason: "to write the weekly report",
+	}))
+	fmt.Println(first.Existing, second.Existing, first.ID == second.ID)
+
+	for _, wish := range must(s.ToolSuggestions(ctx, s.approver, agentkey.ToolSuggestionsInput{Status: agentkey.SuggestionPending})) {
+		fmt.Println(wish.Name, wish.URL, wish.SupporterCount)
+	}
+	page := must(s.ToolSupporters(ctx, s.approver, agentkey.ToolSupportersInput{Suggestion: first.ID}))
+	fmt.Println(len(page.Supporters), page.Next == "")
+
+	must(s.AddTool(ctx, s.admin, agentkey.AddToolInput{Name: "Sentry EU", URL: "https://sentry.io", AuthType: "api_key", Mode: "per_agent"}))
+	fmt.Println(must(s.ToolSuggestion(ctx, s.approver, first.ID)).Status)
+	for _, item := range must(s.Inbox(ctx, s.approver, agentkey.InboxInput{})).Items {
+		fmt.Println(item.Kind, item.Request.ToolName, item.Request.Reason)
+	}
+	// Unordered output:
+	// false true true
+	// Sentry https://sentry.io/ 2
+	// 2 true
+	// accepted
+	// access_request Sentry EU to read errors
+	// access_request Sentry EU to write the weekly report
+}
+
+// What was dismissed can't be suggested again for a day.
+func ExampleManager_DismissToolSuggestion() {
+	s, ctx := openExample(), context.Background()
+	wish := must(s.SuggestTool(ctx, s.agent, agentkey.SuggestToolInput{Name: "Sentry", Reason: "to read errors"}))
+	must(s.DismissToolSuggestion(ctx, s.approver, wish.ID))
+	_, err := s.SuggestTool(ctx, s.agent, agentkey.SuggestToolInput{Name: "sentry", Reason: "to read errors"})
+	var cooling *agentkey.CooldownError
+	fmt.Println(errors.As(err, &cooling), cooling.RetryAfter.Sub(exampleNoon))
+
+	_, err = s.SuggestTool(ctx, s.agent, agentkey.SuggestToolInput{Name: "linear!", Reason: "to triage issues"})
+	var there *agentkey.ExistingToolError
+	fmt.Println(errors.As(err, &there), there.Name)
+	// Output:
+	// true 24h0m0s
+	// true Linear
+}

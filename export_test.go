@@ -6,3 +6,5 @@ var (
 	ASCIIHost   = asciiHost
 )
 
+// ConversionPage is how many requests one transaction opens for supporters.
+const ConversionPage = conversionPage

@@ -44,7 +44,7 @@ type call = func(ctx context.Context) (any, error)
 func faultOperations() []faultOperation {
 	var all []faultOperation
 	for _, some := range [][]faultOperation{
-		agentsFaults(), toolFaults(), catalogFaults(), guideFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
+		agentsFaults(), toolFaults(), catalogFaults(), guideFaults(), suggestionFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(),
 	} {
 		all = append(all, some...)
 	}
@@ -152,6 +152,78 @@ func catalogFaults() []faultOperation {
 			doc := changed(s)
 			return func(ctx context.Context) (any, error) { return answer(s.ImportCatalog(ctx, s.Owner, doc, pruning)) }
 		}},
+	}
+}
+
+func suggestionFaults() []faultOperation {
+	add := func(s *scene) call {
+		s.wish(s.botKey)
+		s.wish(s.canaryKey)
+		return func(ctx context.Context) (any, error) {
+			return answer(s.AddTool(ctx, s.Owner, agentkey.AddToolInput{Name: "Sentry", AuthType: "api_key", Mode: "per_agent"}))
+		}
+	}
+	dismissed := func(wait time.Duration) func(*scene) call {
+		return func(s *scene) call {
+			_, err := s.DismissToolSuggestion(s.t.Context(), s.Owner, s.wish(s.canaryKey).ID)
+			s.noErr(err)
+			s.Clock.Advance(wait)
+			return s.suggesting("Sentry")
+		}
+	}
+	return []faultOperation{
+		{method: "SuggestTool", prepare: func(s *scene) call { return s.suggesting("Sentry") }},
+		{method: "SuggestTool", variant: "with another", prepare: func(s *scene) call {
+			s.wish(s.canaryKey)
+			return s.suggesting("Sentry")
+		}},
+		{method: "SuggestTool", variant: "again after a dismissal", prepare: dismissed(25 * time.Hour)},
+		{method: "SuggestTool", variant: "dismissed", refused: true, prepare: dismissed(time.Hour)},
+		{method: "SuggestTool", variant: "of a tool", refused: true, prepare: func(s *scene) call { return s.suggesting("Linear") }},
+		{method: "AddTool", variant: "that was suggested", prepare: add},
+		{method: "UpdateTool", variant: "to one that was suggested", prepare: func(s *scene) call {
+			s.wish(s.canaryKey)
+			name := "Sentry"
+			return func(ctx context.Context) (any, error) {
+				return answer(s.UpdateTool(ctx, s.Owner, s.linear.ID, agentkey.UpdateToolInput{Name: &name}))
+			}
+		}},
+		{method: "DismissToolSuggestion", prepare: func(s *scene) call {
+			id := s.wish(s.botKey).ID
+			return func(ctx context.Context) (any, error) { return answer(s.DismissToolSuggestion(ctx, s.Owner, id)) }
+		}},
+		{method: "ToolSuggestion", prepare: func(s *scene) call {
+			id := s.wish(s.botKey).ID
+			return func(ctx context.Context) (any, error) {
+				return answer(s.Kit.Manager.ToolSuggestion(ctx, s.Owner, id))
+			}
+		}},
+		{method: "ToolSuggestions", prepare: func(s *scene) call {
+			s.wish(s.botKey)
+			return func(ctx context.Context) (any, error) {
+				return answer(s.ToolSuggestions(ctx, s.Owner, agentkey.ToolSuggestionsInput{Status: agentkey.SuggestionPending}))
+			}
+		}},
+		{method: "ToolSupporters", prepare: func(s *scene) call {
+			id := s.wish(s.botKey).ID
+			return func(ctx context.Context) (any, error) {
+				return answer(s.ToolSupporters(ctx, s.Owner, agentkey.ToolSupportersInput{Suggestion: id}))
+			}
+		}},
+	}
+}
+
+// wish lets an agent suggest a tool.
+func (s *scene) wish(c agentkey.Caller) agentkey.ToolSuggested {
+	s.t.Helper()
+	made, err := s.SuggestTool(s.t.Context(), c, agentkey.SuggestToolInput{Name: "Sentry", Reason: "to read errors"})
+	s.noErr(err)
+	return made
+}
+
+func (s *scene) suggesting(name string) call {
+	return func(ctx context.Context) (any, error) {
+		return answer(s.SuggestTool(ctx, s.botKey, agentkey.SuggestToolInput{Name: name, Reason: "to read errors"}))
 	}
 }
 

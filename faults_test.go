@@ -267,14 +267,21 @@ func asHost(a agentkey.Actor) agentkey.Actor {
 	return agentkey.Actor{Organization: a.Organization, Kind: a.Kind, ID: a.ID, Role: agentkey.RoleOwner, Auth: "host"}
 }
 
-// outbox fails unless there is one notification for each request.
+// outbox fails unless there is one notification for each request and for each
+// suggestion that became pending.
 func (s *scene) outbox() {
 	s.t.Helper()
 	asked, sent := 0, 0
-	for _, a := range s.logs()[s.Organization.ID] {
-		switch audit.Action(a) {
-		case audit.ActionGrantRequested, audit.ActionToolInstructionSuggestionCreated:
+	for _, l := range s.lines(s.Organization.ID) {
+		e, err := audit.Parse(l.Content)
+		s.noErr(err)
+		switch e.Action {
+		case audit.ActionGrantRequested, audit.ActionToolSuggestionCreated, audit.ActionToolInstructionSuggestionCreated:
 			asked++
+		case audit.ActionToolSuggestionSupported:
+			if e.From == string(agentkey.SuggestionDismissed) {
+				asked++
+			}
 		case audit.ActionNotificationSent:
 			sent++
 		}
@@ -350,9 +357,10 @@ func (s *scene) judge(op faultOperation, free, o outcome) {
 		s.t.Fatalf("answered after %s", o.took)
 	}
 	same := slices.Equal(o.added, free.added)
+	alike := o.err == nil && free.err == nil || o.err != nil && free.err != nil && (errors.Is(o.err, free.err) || o.err.Error() == free.err.Error())
 	ended := errors.Is(o.err, context.DeadlineExceeded)
 	switch {
-	case o.err == nil && free.err == nil, o.err != nil && free.err != nil && errors.Is(o.err, free.err):
+	case alike:
 		if !same && !(op.loose && subset(o.added, free.added)) {
 			s.t.Fatalf("answered, and %q was recorded instead of %q", o.added, free.added)
 		}

@@ -16,8 +16,11 @@ import (
 // InboxKind says what an item of the inbox is.
 type InboxKind string
 
-// InboxAccessRequest is an agent's request for a tool.
-const InboxAccessRequest InboxKind = "access_request"
+// The kinds of items: an agent's request for a tool, and a tool that agents miss.
+const (
+	InboxAccessRequest  InboxKind = "access_request"
+	InboxToolSuggestion InboxKind = "tool_suggestion"
+)
 
 // InboxInput asks for a page of the inbox.
 type InboxInput struct {
@@ -29,10 +32,11 @@ type InboxInput struct {
 // InboxItem is something that waits for a person. Which of its parts is set
 // follows from Kind.
 type InboxItem struct {
-	Kind        InboxKind
-	ID          string
-	RequestedAt int64    // microseconds; of what several asked for, the last time
-	Request     *Request // of an access request
+	Kind           InboxKind
+	ID             string
+	RequestedAt    int64           // microseconds; of what several asked for, the last time
+	Request        *Request        // of an access request
+	ToolSuggestion *ToolSuggestion // of a tool suggestion
 }
 
 // InboxPage is a page of the inbox, what was asked for last first.
@@ -57,6 +61,7 @@ type inboxSource struct {
 func inboxSources() []inboxSource {
 	return []inboxSource{
 		{InboxAccessRequest, kindAccessRequest, waitingRequests},
+		{InboxToolSuggestion, kindToolSuggestion, suggestedTools},
 	}
 }
 

@@ -18,6 +18,7 @@ type Notification struct {
 	AgentName    string    `json:"agentName,omitempty"`
 	Tool         string    `json:"tool,omitempty"`
 	ToolName     string    `json:"toolName,omitempty"`
+	ToolURL      string    `json:"toolUrl,omitempty"`    // of a tool that is suggested
 	Suggestion   string    `json:"suggestion,omitempty"` // its id
 	Learned      string    `json:"learned,omitempty"`    // what is proposed for a tool's instructions
 	Reason       string    `json:"reason,omitempty"`
@@ -29,6 +30,7 @@ type Topic string
 // The topics.
 const (
 	TopicAccessRequested       Topic = "access_requested" // also when it is asked again
+	TopicToolSuggested         Topic = "tool_suggested"   // also when it is again, after a dismissal
 	TopicInstructionsSuggested Topic = "instructions_suggested"
 )
 

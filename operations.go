@@ -29,9 +29,11 @@ const (
 	OpReplaceCredential Operation = "credentials.replace"
 	OpRemoveCredential  Operation = "credentials.remove"
 
-	OpExportCatalog Operation = "catalog.export"
-	OpPlanImport    Operation = "catalog.plan"
-	OpImportCatalog Operation = "catalog.import"
+	OpExportCatalog         Operation = "catalog.export"
+	OpPlanImport            Operation = "catalog.plan"
+	OpImportCatalog         Operation = "catalog.import"
+	OpReadToolSuggestions   Operation = "tool_suggestions.read"
+	OpDismissToolSuggestion Operation = "tool_suggestions.dismiss"
 
 	OpReadInstructions    Operation = "instructions.read"
 	OpDismissInstructions Operation = "instructions.dismiss"
@@ -97,9 +99,11 @@ var rules = map[Operation]rule{
 	OpReplaceCredential: {roles: admins, change: true},
 	OpRemoveCredential:  {roles: admins, change: true, free: true},
 
-	OpExportCatalog: {roles: everyone},
-	OpPlanImport:    {roles: admins},
-	OpImportCatalog: {roles: admins, change: true},
+	OpExportCatalog:         {roles: everyone},
+	OpPlanImport:            {roles: admins},
+	OpImportCatalog:         {roles: admins, change: true},
+	OpReadToolSuggestions:   {roles: everyone},
+	OpDismissToolSuggestion: {roles: approvers, change: true},
 
 	OpReadInstructions:    {roles: everyone},
 	OpDismissInstructions: {roles: approvers, change: true},

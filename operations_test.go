@@ -247,14 +247,14 @@ var steps = []struct {
 	},
 	{
 		"add a tool", func(s *stage) error { return s.addTool(agentkey.AddToolInput{Name: "more"}) },
-		[]string{"tool.created human tool +actor +tool [tool] mode=",
+		[]string{"tool.created human tool +actor +tool [tool tool_identity] mode=",
 			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source="},
 	},
 	{
 		"add a shared tool", func(s *stage) error {
 			return s.addTool(agentkey.AddToolInput{Name: "more", Mode: "shared", Credential: agentkey.NewSecret([]byte("more_test_credential"))})
 		},
-		[]string{"tool.created human tool +actor +tool [tool credential] mode= sealed",
+		[]string{"tool.created human tool +actor +tool [tool tool_identity credential] mode= sealed",
 			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source="},
 	},
 	{
@@ -280,6 +280,60 @@ var steps = []struct {
 	{
 		"remove a credential", func(s *stage) error { return second(s.RemoveCredential(s.t.Context(), s.boss(), s.tool.ID)) },
 		[]string{"tool.credential_removed human tool +actor +tool [-credential]"},
+	},
+	{
+		"suggest a tool", func(s *stage) error { return s.suggest("Sentry", "sentry.example.com") },
+		[]string{"tool_suggestion.created agent tool_suggestion +actor +agent +text +tool +url >pending [tool_suggestion tool_supporter]"},
+	},
+	{
+		"suggest it again", func(s *stage) error { return s.suggest("sentry!", "") },
+		[]string{"tool_suggestion.supported agent tool_suggestion +actor +agent +submitted_name +text +tool +url [tool_suggestion tool_supporter] pending>pending"},
+	},
+	{
+		"suggest what is there", func(s *stage) error {
+			return refusedWith(s.suggest("LINEAR", ""), agentkey.ErrToolExists)
+		},
+		[]string{"tool_suggestion.redirected_to_existing_tool agent tool +actor +agent +tool [] refused:existing_tool"},
+	},
+	{
+		"dismiss a suggestion", func(s *stage) error {
+			return second(s.DismissToolSuggestion(s.t.Context(), s.boss(), s.suggestion.ID))
+		},
+		[]string{"tool_suggestion.dismissed human tool_suggestion +actor +tool +url [tool_suggestion] dismissed_until= pending>dismissed"},
+	},
+	{
+		"suggest what was dismissed", func(s *stage) error {
+			return refusedWith(s.suggest("Grafana", "https://www.grafana.example.com/login"), agentkey.ErrSuggestionDismissed)
+		},
+		[]string{"tool_suggestion.cooldown_rejected agent tool_suggestion +actor +agent [] refused:suggestion_dismissed retry_after="},
+	},
+	{
+		"suggest it after the cooldown", func(s *stage) error {
+			s.Clock.Advance(agentkey.SuggestionCooldown)
+			return s.suggest("Grafana", "grafana.example.com")
+		},
+		[]string{"tool_suggestion.supported agent tool_suggestion +actor +agent +submitted_name +submitted_url +text +tool +url [tool_suggestion tool_supporter] dismissed>pending"},
+	},
+	{
+		"add a tool that was suggested", func(s *stage) error {
+			return s.addTool(agentkey.AddToolInput{Name: "Whatever", URL: "grafana.example.com"})
+		},
+		[]string{
+			"tool.created human tool +actor +tool [tool tool_identity] mode=",
+			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source=",
+			"tool_suggestion.auto_resolved human tool_suggestion +actor +tool +url [tool_suggestion] pending>accepted resolution_source=",
+			"grant.requested_from_suggestion human grant +actor +agent +text +tool >pending [grant access_request] suggestion=",
+		},
+	},
+	{
+		"rename a tool to what was suggested", func(s *stage) error {
+			name, url := "Sentry", "sentry.example.com"
+			return s.updateTool(agentkey.UpdateToolInput{Name: &name, URL: &url})
+		},
+		[]string{
+			"tool.updated human tool +actor +tool [tool tool_identity]",
+			"tool_suggestion.auto_resolved human tool_suggestion +actor +tool +url [tool_suggestion] pending>accepted resolution_source=",
+		},
 	},
 	{
 		"lock", func(s *stage) error { return second(s.Lock(s.t.Context(), s.boss(), "why")) },
@@ -314,7 +368,7 @@ var steps = []struct {
 	{
 		"delete a tool", func(s *stage) error { return second(s.DeleteTool(s.t.Context(), s.boss(), s.pending.Tool)) },
 		[]string{"grant.revoked human grant +actor +agent +tool [-grant -approval -approval -approval -approval] approved>revoked",
-			"tool.deleted human tool +actor +tool [-credential -tool_guide tool_removal tool_removal -tool]"},
+			"tool.deleted human tool +actor +tool [-credential -tool_identity -tool_guide tool_removal tool_removal -tool]"},
 	},
 	{
 		"sweep after it", func(s *stage) error { return s.Sweep(s.t.Context()) },
@@ -324,7 +378,8 @@ var steps = []struct {
 		"suspend", func(s *stage) error { return s.suspendWithGrant() },
 		[]string{"grant.assigned human grant +actor +agent +tool [grant approval] used_up>approved",
 			"agent.suspended human agent +actor +agent [agent] active>suspended",
-			"grant.revoked human grant +actor +agent +tool [grant] approved>revoked"},
+			"grant.revoked human grant +actor +agent +tool [grant] approved>revoked",
+			"grant.revoked human grant +actor +agent +tool [grant -access_request] pending>revoked"},
 	},
 	{
 		"suspend once more", func(s *stage) error { return second(s.SuspendAgent(s.t.Context(), s.boss(), s.bot.ID)) },

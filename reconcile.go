@@ -319,6 +319,7 @@ func (r *reconciler) grants(ctx context.Context) error {
 var recordKinds = []string{
 	kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings,
 	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
+	kindToolIdentity, kindToolSuggestion, kindToolSupporter,
 }
 
 func (r *reconciler) records(ctx context.Context) error {

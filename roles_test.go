@@ -25,6 +25,7 @@ type stage struct {
 	tool                 agentkey.Tool
 	pending, granted     agentkey.Grant
 	learned              string // a pending instruction suggestion for tool
+	suggestion           agentkey.ToolSuggested
 	administrator        agentkey.Administrator
 	administratorsToken  string
 	requester, suspender agentkey.Caller
@@ -46,6 +47,8 @@ func newStage(t *testing.T) *stage {
 	s.granted = s.Allow(s.bot, s.tool)
 	s.learned = s.learn("Pages end at 100 items.")
 	s.pending, err = s.RequestAccess(ctx, s.requester, agentkey.RequestInput{Tool: asked.ID, Reason: "to test"})
+	noErr(t, err)
+	s.suggestion, err = s.SuggestTool(ctx, s.requester, agentkey.SuggestToolInput{Name: "Grafana", URL: "grafana.example.com", Reason: "to test"})
 	noErr(t, err)
 	s.administrator, err = s.AddAdministrator(ctx, s.Owner, agentkey.AddAdministratorInput{Label: "target", Role: agentkey.RoleAdmin})
 	noErr(t, err)
@@ -186,6 +189,22 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 			return second(s.DismissInstructionSuggestion(s.t.Context(), a, s.learned, "not true"))
 		},
 	},
+	agentkey.OpReadToolSuggestions: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ToolSuggestions(s.t.Context(), a, agentkey.ToolSuggestionsInput{}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ToolSuggestion(s.t.Context(), a, s.suggestion.ID))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ToolSupporters(s.t.Context(), a, agentkey.ToolSupportersInput{Suggestion: s.suggestion.ID}))
+		},
+	},
+	agentkey.OpDismissToolSuggestion: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.DismissToolSuggestion(s.t.Context(), a, s.suggestion.ID))
+		},
+	},
 	agentkey.OpReadGrants: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Grants(s.t.Context(), a, agentkey.GrantsInput{}))
@@ -307,6 +326,7 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReplaceCredential: "oa", agentkey.OpRemoveCredential: "oa",
 	agentkey.OpExportCatalog: "oapu", agentkey.OpPlanImport: "oa", agentkey.OpImportCatalog: "oa",
 	agentkey.OpReadInstructions: "oapu", agentkey.OpDismissInstructions: "oap",
+	agentkey.OpReadToolSuggestions: "oapu", agentkey.OpDismissToolSuggestion: "oap",
 	agentkey.OpReadGrants: "oapu", agentkey.OpApprove: "oap", agentkey.OpDeny: "oap", agentkey.OpAssign: "oap", agentkey.OpRevoke: "oap",
 	agentkey.OpNarrow:             "oap",
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",

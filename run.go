@@ -67,6 +67,7 @@ func (m *Manager) reconcileTurn(ctx context.Context) {
 		m.log.LogAttrs(ctx, slog.LevelWarn, "reconcile", slog.Any("error", err))
 	}
 	if mine {
+		m.conversions.forget()
 		m.reconcileAll(ctx)
 	}
 }
@@ -132,7 +133,8 @@ func (m *Manager) reconcileAll(ctx context.Context) {
 }
 
 // Sweep does one round of background work: it writes what has come to its end,
-// removes what went with deleted tools, flushes what was counted, delivers notifications that are due, and zeroes data
+// opens the requests that accepted suggestions still ask for, removes what went
+// with deleted tools, flushes what was counted, delivers notifications that are due, and zeroes data
 // keys that were held for their lifetime. Run calls it; a host with a scheduler
 // of its own may instead.
 func (m *Manager) Sweep(ctx context.Context) error {
@@ -141,7 +143,7 @@ func (m *Manager) Sweep(ctx context.Context) error {
 	}
 	defer m.leave()
 	m.keys.expire(m.config.Clock(), false)
-	return errors.Join(m.sweepEnds(ctx), m.sweepRemovals(ctx), m.flush(ctx, false), m.deliver(ctx))
+	return errors.Join(m.sweepEnds(ctx), m.sweepConversions(ctx), m.sweepRemovals(ctx), m.flush(ctx, false), m.deliver(ctx))
 }
 
 // sweepPage is how many ends one page of a sweep writes.

@@ -340,6 +340,8 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 	c.warm()
 	ctx := t.Context()
 	stranger := person(c.other, "olga", agentkey.RoleOwner)
+	wish, err := c.m.SuggestTool(ctx, agentkey.TrustedAgent(c.org, c.bot), agentkey.SuggestToolInput{Name: "Sentry", Reason: "to read errors"})
+	is.NoErr(err)
 	keys, err := c.m.AgentKeys(ctx, c.owner, c.bot)
 	is.NoErr(err)
 	proposal, err := c.m.SuggestInstructions(ctx, agentkey.TrustedAgent(c.org, c.bot), agentkey.SuggestInstructionsInput{Tool: c.shared, Learned: "It is slow.", Why: "It timed out."})
@@ -374,6 +376,9 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 		"Accept":                   second(c.m.UpdateTool(ctx, stranger, c.otherTool, agentkey.UpdateToolInput{Instructions: &text, AcceptSuggestion: proposal.ID})),
 		"Restore":                  second(c.m.UpdateTool(ctx, stranger, c.otherTool, agentkey.UpdateToolInput{RestoreVersion: version.ID})),
 		"Learn by another's bot":   second(c.m.SuggestInstructions(ctx, agentkey.TrustedAgent(c.other, c.otherBot), agentkey.SuggestInstructionsInput{Tool: c.shared, Learned: text, Why: text})),
+		"ToolSuggestion":           second(c.m.ToolSuggestion(ctx, stranger, wish.ID)),
+		"ToolSupporters":           second(c.m.ToolSupporters(ctx, stranger, agentkey.ToolSupportersInput{Suggestion: wish.ID})),
+		"DismissToolSuggestion":    second(c.m.DismissToolSuggestion(ctx, stranger, wish.ID)),
 		"Approve":                  second(c.m.Approve(ctx, stranger, c.pending, agentkey.DecisionInput{})),
 		"Deny":                     second(c.m.Deny(ctx, stranger, c.pending, "no")),
 		"Narrow":                   second(c.m.Narrow(ctx, stranger, c.grant, agentkey.Terms{MaxVends: 1})),
@@ -409,6 +414,14 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 			t.Errorf("found by %+v: %s", filter, e.Action)
 		}
 	}
+	added, err := c.m.AddTool(ctx, stranger, agentkey.AddToolInput{Name: "Sentry", AuthType: "api_key", Mode: "per_agent", Suggestion: wish.ID})
+	is.NoErr(err) // a source that is not there is passed over
+	is.Equal(added.Pending.Count, int64(0))
+	own, err := c.m.SuggestTool(ctx, agentkey.TrustedAgent(c.other, c.otherBot), agentkey.SuggestToolInput{Name: "Grafana", Reason: "to read errors"})
+	is.NoErr(err)
+	list, err := c.m.ToolSuggestions(ctx, stranger, agentkey.ToolSuggestionsInput{})
+	is.NoErr(err)
+	is.True(len(list) == 1 && list[0].ID == own.ID)
 	for _, agent := range []string{c.bot, "unknown"} { // in another organization than its own
 		is.True(errors.Is(c.vendFor(c.other, agent, c.otherTool), agentkey.ErrUnauthenticated))
 	}

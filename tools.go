@@ -34,7 +34,8 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 	if err != nil {
 		return ToolView{}, err
 	}
-	err = m.act(ctx, a, needs{toolCount: true, configKey: free}, func(u *unit) error {
+	n := needs{toolCount: true, configKey: free, changes: []toolChange{{tool: tool.ID, name: &tool.Name, url: &tool.URL, source: in.Suggestion}}}
+	err = m.act(ctx, a, n, func(u *unit) error {
 		tool.ConfigKey = u.configKey
 		return m.addTool(u, a, tool, credential)
 	})
@@ -56,13 +57,19 @@ func (m *Manager) addTool(u *unit, a Actor, tool storage.Tool, credential *stora
 	if err := u.putTool(e, tool); err != nil {
 		return err
 	}
+	if err := u.putIdentity(e, tool); err != nil {
+		return err
+	}
 	if credential != nil {
 		credential.CreatedAt, credential.RotatedAt = u.now, u.now
 		if err := u.putCredential(e, *credential, true); err != nil {
 			return err
 		}
 	}
-	return u.beginGuide(a, tool)
+	if err := u.beginGuide(a, tool); err != nil {
+		return err
+	}
+	return m.resolveSuggestions(u, a, tool, resolvedByAdding)
 }
 
 func (m *Manager) checkNewTool(in *AddToolInput) error {
@@ -161,6 +168,7 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	}
 	n := updateNeeds(id)
 	n.records = append(n.records, in.takesUp()...)
+	n.changes = []toolChange{{tool: id, name: in.Name, url: in.URL}}
 	err := m.act(ctx, a, n, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
 	if err != nil {
 		return ToolView{}, err
@@ -190,7 +198,8 @@ func (m *Manager) checkToolChange(in *UpdateToolInput) error {
 	return nil
 }
 
-// updateNeeds is what updateTool decides on, but for what a change takes up.
+// updateNeeds is what updateTool decides on, but for what a change takes up
+// and resolves.
 func updateNeeds(tools ...string) needs {
 	n := needs{tools: tools, credentials: true}
 	for _, id := range tools {
@@ -215,13 +224,20 @@ func (m *Manager) updateTool(u *unit, a Actor, id string, in UpdateToolInput, ne
 		return err
 	}
 	tool.Revision++
-	if err := u.putTool(u.toolEvent(a, audit.ActionToolUpdated, tool), tool); err != nil {
+	e := u.toolEvent(a, audit.ActionToolUpdated, tool)
+	if err := u.putTool(e, tool); err != nil {
+		return err
+	}
+	if err := u.putIdentity(e, tool); err != nil {
 		return err
 	}
 	if err := u.putRevision(a, tool, guide); err != nil {
 		return err
 	}
-	return u.updateCredential(a, tool, in, next)
+	if err := u.updateCredential(a, tool, in, next); err != nil {
+		return err
+	}
+	return m.resolveSuggestions(u, a, tool, resolvedByChange)
 }
 
 // replacement seals the credential that a tool is to have.
@@ -317,6 +333,7 @@ func deleteNeeds(tools ...string) needs {
 	for _, id := range tools {
 		n.records = append(n.records, guideRef(id))
 		n.grantsOf = append(n.grantsOf, storage.GrantQuery{Tool: id})
+		n.records = append(n.records, recordRef{kindToolIdentity, id})
 	}
 	return n
 }
@@ -332,6 +349,9 @@ func (m *Manager) deleteTool(u *unit, a Actor, id string) (DeletedTool, error) {
 	e := u.toolEvent(a, audit.ActionToolDeleted, tool)
 	if c, ok := u.credentials[storage.CredentialRef{Tool: id}]; ok {
 		u.removed(e, audit.KindCredential, c.ID, c.Revision)
+	}
+	if known, ok := u.records[recordRef{kindToolIdentity, id}]; ok {
+		u.deleteRecord(e, known)
 	}
 	if err := u.removeLater(e, id); err != nil {
 		return DeletedTool{}, err

@@ -107,6 +107,10 @@ type AddToolInput struct {
 	Instructions        string                 `validate:"utf16max=4000,text" json:"instructions"`
 	Credential          *Secret                `validate:"-" json:"credential"` // required when shared, forbidden otherwise
 	CredentialExpiresAt time.Time              `validate:"-" json:"credentialExpiresAt"`
+	// Suggestion is the pending tool suggestion that this tool answers, whatever
+	// it says; those that the tool fits are accepted in any case. One that is not
+	// pending or not there is passed over.
+	Suggestion string `validate:"max=128,id" json:"sourceSuggestionId"`
 }
 
 // UpdateToolInput changes what is not nil.

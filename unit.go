@@ -29,12 +29,15 @@ type needs struct {
 	scans        []storage.Scan // records by an index, at most as many as each says
 	// follow names the records that those read lead to, as from something found by
 	// an index to what belongs to it. It is asked once, when all else is read.
-	follow    func(u *unit) []recordRef
-	toolCount bool
-	catalog   bool      // every tool
-	configKey configKey // the first free one from here on
-	windows   []storage.WindowRef
-	logOnly   bool // not even the organization's own record, which may be what is damaged
+	follow     func(u *unit) []recordRef
+	toolCount  bool
+	catalog    bool         // every tool
+	configKey  configKey    // the first free one from here on
+	suggested  *suggested   // what stands for a tool that is suggested
+	changes    []toolChange // pending suggestions that tools resolve, with supporters
+	converting string       // the suggestion whose supporters are next
+	windows    []storage.WindowRef
+	logOnly    bool // not even the organization's own record, which may be what is damaged
 }
 
 type recordRef struct{ kind, id string }
@@ -50,6 +53,9 @@ func (n needs) check() error {
 	}
 	for _, r := range n.records {
 		ids = append(ids, r.id)
+	}
+	for _, c := range n.changes {
+		ids = append(ids, c.tool, c.source)
 	}
 	return checkTexts(ids...)
 }
@@ -117,6 +123,8 @@ type state struct {
 	dataKeys    []storage.DataKey
 	toolCount   int64
 	configKey   string
+	match       match                  // for needs.suggested
+	resolved    map[string]*resolution // for needs.changes, by tool, and for needs.converting
 	windows     map[storage.WindowRef][]int64
 	skewed      bool // this node's clock is too far from the database's
 }
@@ -166,7 +174,7 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 	}
 	steps := []func(context.Context, storage.ReadTx, needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
-		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadWindows, u.loadCatalog,
+		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadSuggestions, u.loadWindows, u.loadCatalog,
 	}
 	for _, step := range steps {
 		if err := step(ctx, tx, n); err != nil {
@@ -332,6 +340,10 @@ func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n needs) error 
 			ids = append(ids, p.Tool)
 		}
 	}
+	return u.addTools(ctx, tx, ids)
+}
+
+func (u *unit) addTools(ctx context.Context, tx storage.ReadTx, ids []string) error {
 	for part := range slices.Chunk(ids, loadChunk) {
 		page, err := tx.Tools(ctx, storage.ToolQuery{IDs: part})
 		if err != nil {

@@ -119,6 +119,10 @@ func (s *stage) addTool(in agentkey.AddToolInput) error {
 	return second(s.AddTool(s.t.Context(), s.Owner, in))
 }
 
+func (s *stage) suggest(name, url string) error {
+	return second(s.SuggestTool(s.t.Context(), s.trusted(), agentkey.SuggestToolInput{Name: name, URL: url, Reason: "to test"}))
+}
+
 func (s *stage) updateTool(in agentkey.UpdateToolInput) error {
 	return second(s.UpdateTool(s.t.Context(), s.Owner, s.tool.ID, in))
 }

@@ -14,7 +14,8 @@ import (
 // the text has neither letter nor digit. normalWords of the result is the result.
 func normalWords(text string) string {
 	text = norm.NFKC.String(strings.Map(visible, text))
-	text = norm.NFKC.String(cases.Fold().String(text)) // a Caser is not safe to share
+	// A Caser is not safe to share. It folds Cherokee both ways; lower case makes it one.
+	text = norm.NFKC.String(strings.ToLower(cases.Fold().String(text)))
 	var words strings.Builder
 	inside, gap := false, false
 	for _, r := range text {

@@ -83,6 +83,8 @@ const (
 	ActionToolSuggestionDismissed                Action = "tool_suggestion.dismissed"
 	ActionToolSuggestionAccepted                 Action = "tool_suggestion.accepted"
 	ActionToolSuggestionAutoResolved             Action = "tool_suggestion.auto_resolved"
+	ActionToolSuggestionConverted                Action = "tool_suggestion.converted" // a further part of its supporters had requests opened
+	ActionToolSuggestionRefused                  Action = "tool_suggestion.refused"
 	ActionToolInstructionSuggestionCreated       Action = "tool_instruction_suggestion.created"
 	ActionToolInstructionSuggestionSupported     Action = "tool_instruction_suggestion.supported"
 	ActionToolInstructionSuggestionDismissed     Action = "tool_instruction_suggestion.dismissed"
@@ -201,10 +203,12 @@ var known = [...]Action{
 	ActionToolInstructionSuggestionSupported,
 	ActionToolSuggestionAccepted,
 	ActionToolSuggestionAutoResolved,
+	ActionToolSuggestionConverted,
 	ActionToolSuggestionCooldownRejected,
 	ActionToolSuggestionCreated,
 	ActionToolSuggestionDismissed,
 	ActionToolSuggestionRedirectedToExistingTool,
+	ActionToolSuggestionRefused,
 	ActionToolSuggestionSupported,
 }
 

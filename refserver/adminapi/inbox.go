@@ -35,6 +35,9 @@ func requestOf(r *agentkey.Request) requestItem {
 
 // inboxItem is an item in the shape of its kind.
 func inboxItem(i agentkey.InboxItem) any {
+	if i.ToolSuggestion != nil {
+		return inboxSuggestion{i.Kind, suggestionOf(*i.ToolSuggestion)}
+	}
 	return requestOf(i.Request)
 }
 

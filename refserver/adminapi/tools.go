@@ -99,6 +99,7 @@ func (a *api) createTool(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Text("instructions", &in.Instructions)
 		f.Secret("credential", &in.Credential)
 		f.Time("credentialExpiresAt", &expires)
+		f.Text("sourceSuggestionId", &in.Suggestion)
 	})
 	if err != nil {
 		return err
