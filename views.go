@@ -2,6 +2,8 @@ package agentkey
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -54,13 +56,15 @@ func (m *Manager) agentView(ctx context.Context, a Actor, id string) (AgentView,
 	return found[0], nil
 }
 
+// agentViews reads agents with what a list shows of each. The number of its
+// statements does not grow with the page.
 func (m *Manager) agentViews(ctx context.Context, organization string, q storage.AgentQuery) ([]AgentView, error) {
 	if err := checkTexts(append(q.IDs, q.Name, q.After)...); err != nil {
 		return nil, err
 	}
-	out := []AgentView{}
+	var out []AgentView
+	var ids []string
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		out = out[:0]
 		if err := u.load(ctx, tx, needs{}); err != nil {
 			return err
 		}
@@ -68,123 +72,210 @@ func (m *Manager) agentViews(ctx context.Context, organization string, q storage
 		if err != nil {
 			return err
 		}
-		for _, agent := range page.Agents {
+		out, ids = make([]AgentView, len(page.Agents)), make([]string, len(page.Agents))
+		for i, agent := range page.Agents {
 			agent.Organization = organization
 			if err := u.verify(agent.Row(u.installation), agent.Seal); err != nil {
 				return err
 			}
-			v := AgentView{Agent: agent}
-			if v.Granted, err = u.linked(ctx, tx, storage.GrantQuery{Agent: agent.ID}, grants.StatusApproved); err != nil {
-				return err
-			}
-			if v.Pending, err = u.linked(ctx, tx, storage.GrantQuery{Agent: agent.ID}, grants.StatusPending); err != nil {
-				return err
-			}
-			out = append(out, v)
+			out[i], ids[i] = AgentView{Agent: agent}, agent.ID
 		}
-		return nil
+		linked, err := u.linked(ctx, tx, storage.SummaryQuery{Agents: ids})
+		for i := range out {
+			out[i].Granted, out[i].Pending = linked.of(ids[i], grants.StatusApproved), linked.of(ids[i], grants.StatusPending)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	latest, err := m.lastActive(ctx, organization, ids)
 	for i := range out {
-		if out[i].LastActiveAt, err = m.lastActive(ctx, organization, out[i].ID); err != nil {
+		out[i].LastActiveAt = latest[ids[i]]
+	}
+	return out, err
+}
+
+// links are the open grants of some agents or tools.
+type links map[linksOf]Linked
+
+type linksOf struct {
+	id     string
+	status grants.Status
+}
+
+// of are the grants of one of them with a status.
+func (l links) of(id string, status grants.Status) Linked {
+	found, ok := l[linksOf{id, status}]
+	if !ok {
+		return Linked{Items: []Link{}}
+	}
+	return found
+}
+
+// linked reads the newest open grants of each of some agents or tools, by status,
+// and how many there are.
+func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.SummaryQuery) (links, error) {
+	q.Statuses, q.Limit = open, linked
+	summaries, err := summarized(ctx, tx, q)
+	if err != nil {
+		return nil, err
+	}
+	var all []grants.Grant
+	for _, s := range summaries {
+		all = append(all, s.Grants...)
+	}
+	named, err := u.named(ctx, tx, all)
+	if err != nil {
+		return nil, err
+	}
+	out := make(links, len(summaries))
+	for _, s := range summaries {
+		l := Linked{Count: s.Count, Items: make([]Link, 0, len(s.Grants))}
+		for _, r := range named[:len(s.Grants)] {
+			if grants.Access(&r.Grant, u.now) != s.Status {
+				l.Count-- // its end has passed and is not written yet
+				continue
+			}
+			l.Items = append(l.Items, Link{
+				Request: r.ID, Agent: r.Agent, AgentName: r.AgentName, Tool: r.Tool, ToolName: r.ToolName, ToolMode: r.ToolMode,
+			})
+		}
+		named = named[len(s.Grants):]
+		out[linksOf{s.ID, s.Status}] = l
+	}
+	return out, nil
+}
+
+// summarized asks the storage for summaries, or puts them together where it has
+// no power to.
+func summarized(ctx context.Context, tx storage.ReadTx, q storage.SummaryQuery) ([]storage.GrantSummary, error) {
+	if s, ok := tx.(storage.Summarizer); ok {
+		return s.GrantSummaries(ctx, q)
+	}
+	var all []storage.GrantSummary
+	one := func(id string, g storage.GrantQuery) error {
+		for _, status := range q.Statuses {
+			g.Statuses, g.Limit, g.Total = []grants.Status{status}, q.Limit, true
+			page, err := tx.Grants(ctx, g)
+			if err != nil {
+				return err
+			}
+			if page.Total > 0 {
+				all = append(all, storage.GrantSummary{ID: id, Status: status, Count: page.Total, Grants: page.Grants})
+			}
+		}
+		return nil
+	}
+	for _, id := range q.Agents {
+		if err := one(id, storage.GrantQuery{Agent: id}); err != nil {
 			return nil, err
 		}
 	}
-	return out, nil
-}
-
-// linked reads the newest grants of an agent or a tool with a status, and how
-// many there are.
-func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.GrantQuery, status grants.Status) (Linked, error) {
-	q.Statuses, q.Limit, q.Total = []grants.Status{status}, linked, true
-	page, err := tx.Grants(ctx, q)
-	if err != nil {
-		return Linked{}, err
-	}
-	out := Linked{Count: page.Total, Items: make([]Link, 0, len(page.Grants))}
-	named, err := u.named(ctx, tx, page.Grants)
-	if err != nil {
-		return Linked{}, err
-	}
-	for _, r := range named {
-		if grants.Access(&r.Grant, u.now) != status {
-			out.Count-- // its end has passed and is not written yet
-			continue
+	for _, id := range q.Tools {
+		if err := one(id, storage.GrantQuery{Tool: id}); err != nil {
+			return nil, err
 		}
-		out.Items = append(out.Items, Link{
-			Request: r.ID, Agent: r.Agent, AgentName: r.AgentName, Tool: r.Tool, ToolName: r.ToolName, ToolMode: r.ToolMode,
-		})
 	}
-	return out, nil
+	return all, nil
 }
 
-// named gives grants with the names of their agents and tools.
+// named gives grants with the names of their agents and tools, in their order.
 func (u *unit) named(ctx context.Context, tx storage.ReadTx, found []grants.Grant) ([]Request, error) {
-	out := make([]Request, 0, len(found))
-	if len(found) == 0 {
-		return out, nil
-	}
-	agents := make([]string, len(found))
-	tools := make([]string, len(found))
+	agentIDs, toolIDs := make([]string, len(found)), make([]string, len(found))
 	for i, g := range found {
-		agents[i], tools[i] = g.Agent, g.Tool
+		agentIDs[i], toolIDs[i] = g.Agent, g.Tool
 	}
-	page, err := tx.Agents(ctx, storage.AgentQuery{IDs: agents})
+	agents, err := u.agentsByID(ctx, tx, agentIDs)
 	if err != nil {
 		return nil, err
 	}
-	byID := make(map[string]storage.Agent, len(page.Agents))
-	for _, a := range page.Agents {
-		a.Organization = u.organization
-		if err := u.verify(a.Row(u.installation), a.Seal); err != nil {
-			return nil, err
-		}
-		byID[a.ID] = a
-	}
-	toolByID, err := u.toolNames(ctx, tx, tools)
+	tools, err := u.toolNames(ctx, tx, toolIDs)
 	if err != nil {
 		return nil, err
 	}
+	out := make([]Request, 0, len(found))
 	for _, g := range found {
 		g.Organization = u.organization
 		if err := u.verify(storage.GrantRow(u.installation, g), g.Seal); err != nil {
 			return nil, err
 		}
-		a, t := byID[g.Agent], toolByID[g.Tool]
+		a, t := agents[g.Agent], tools[g.Tool]
 		out = append(out, Request{Grant: g, AgentName: a.Name, AgentDescription: a.Description, ToolName: t.Name, ToolMode: t.Mode})
 	}
 	return out, nil
 }
 
-func (u *unit) toolNames(ctx context.Context, tx storage.ReadTx, ids []string) (map[string]storage.Tool, error) {
-	tools := make(map[string]storage.Tool, len(ids))
-	if len(ids) == 0 {
-		return tools, nil
-	}
-	page, err := tx.Tools(ctx, storage.ToolQuery{IDs: ids})
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range page.Tools {
-		t.Organization = u.organization
-		if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+// distinct are the ids, each once, in parts that one read takes.
+func distinct(ids []string) iter.Seq[[]string] {
+	return slices.Chunk(slices.Compact(slices.Sorted(slices.Values(ids))), loadChunk)
+}
+
+// agentsByID reads agents.
+func (u *unit) agentsByID(ctx context.Context, tx storage.ReadTx, ids []string) (map[string]storage.Agent, error) {
+	agents := make(map[string]storage.Agent)
+	for part := range distinct(ids) {
+		page, err := tx.Agents(ctx, storage.AgentQuery{IDs: part})
+		if err != nil {
 			return nil, err
 		}
-		tools[t.ID] = t
+		for _, a := range page.Agents {
+			a.Organization = u.organization
+			if err := u.verify(a.Row(u.installation), a.Seal); err != nil {
+				return nil, err
+			}
+			agents[a.ID] = a
+		}
+	}
+	return agents, nil
+}
+
+// toolNames reads tools.
+func (u *unit) toolNames(ctx context.Context, tx storage.ReadTx, ids []string) (map[string]storage.Tool, error) {
+	tools := make(map[string]storage.Tool)
+	for part := range distinct(ids) {
+		page, err := tx.Tools(ctx, storage.ToolQuery{IDs: part})
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range page.Tools {
+			t.Organization = u.organization
+			if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+				return nil, err
+			}
+			tools[t.ID] = t
+		}
 	}
 	return tools, nil
 }
 
 // accessHistory are the actions that count as activity of an agent.
-var accessHistory = map[audit.Action]bool{
-	audit.ActionGrantRequested: true, audit.ActionGrantAssigned: true, audit.ActionGrantApproved: true,
-	audit.ActionGrantDenied: true, audit.ActionGrantRevoked: true, audit.ActionCredentialVended: true,
+func accessHistory() []audit.Action {
+	return []audit.Action{
+		audit.ActionGrantRequested, audit.ActionGrantAssigned, audit.ActionGrantApproved,
+		audit.ActionGrantDenied, audit.ActionGrantRevoked, audit.ActionCredentialVended,
+	}
 }
 
-// lastActive is the time of the newest event of an agent's access history.
-func (m *Manager) lastActive(ctx context.Context, organization, agent string) (int64, error) {
+// lastActive are the times of the newest events of some agents' access histories.
+func (m *Manager) lastActive(ctx context.Context, organization string, agents []string) (map[string]int64, error) {
+	actions := accessHistory()
+	if r, ok := m.store.(storage.Recency); ok {
+		latest, err := r.LatestEvents(ctx, organization, agents, actions)
+		return latest, storageError(err)
+	}
+	latest := make(map[string]int64, len(agents))
+	for _, agent := range agents {
+		at, err := m.lastActiveOf(ctx, organization, agent, actions)
+		if err != nil {
+			return nil, err
+		}
+		latest[agent] = at
+	}
+	return latest, nil
+}
+
+func (m *Manager) lastActiveOf(ctx context.Context, organization, agent string, actions []audit.Action) (int64, error) {
 	q := storage.EventQuery{Filter: audit.Filter{Agent: agent}, Limit: 50}
 	for {
 		page, err := m.store.Events(ctx, organization, q)
@@ -192,7 +283,7 @@ func (m *Manager) lastActive(ctx context.Context, organization, agent string) (i
 			return 0, storageError(err)
 		}
 		for _, l := range page.Lines {
-			if e, err := audit.Parse(l.Content); err == nil && accessHistory[e.Action] {
+			if e, err := audit.Parse(l.Content); err == nil && slices.Contains(actions, e.Action) {
 				return e.Time, nil
 			}
 		}
@@ -273,20 +364,20 @@ func (m *Manager) toolViews(ctx context.Context, organization string, q storage.
 		if err := u.load(ctx, tx, n); err != nil {
 			return err
 		}
+		linked, err := u.linked(ctx, tx, storage.SummaryQuery{Tools: n.tools})
 		for _, t := range page.Tools {
-			v, err := u.toolView(ctx, tx, u.tools[t.ID])
-			if err != nil {
-				return err
-			}
-			out = append(out, v)
+			out = append(out, u.toolView(u.tools[t.ID], linked))
 		}
-		return nil
+		return err
 	})
 	return out, err
 }
 
-func (u *unit) toolView(ctx context.Context, tx storage.ReadTx, t storage.Tool) (v ToolView, err error) {
-	v = ToolView{Tool: t, InstructionVersion: u.currentVersion(t.ID)}
+func (u *unit) toolView(t storage.Tool, linked links) ToolView {
+	v := ToolView{
+		Tool: t, InstructionVersion: u.currentVersion(t.ID),
+		Approved: linked.of(t.ID, grants.StatusApproved), Pending: linked.of(t.ID, grants.StatusPending),
+	}
 	c, present := u.credentials[storage.CredentialRef{Tool: t.ID}]
 	if present {
 		v.Credential = CredentialView{
@@ -294,11 +385,7 @@ func (u *unit) toolView(ctx context.Context, tx storage.ReadTx, t storage.Tool) 
 		}
 	}
 	v.Health = health(t, c, present, u.now)
-	if v.Approved, err = u.linked(ctx, tx, storage.GrantQuery{Tool: t.ID}, grants.StatusApproved); err != nil {
-		return v, err
-	}
-	v.Pending, err = u.linked(ctx, tx, storage.GrantQuery{Tool: t.ID}, grants.StatusPending)
-	return v, err
+	return v
 }
 
 // expiresSoon and rotatedLongAgo are when a credential wants attention.

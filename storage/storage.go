@@ -278,9 +278,3 @@ type ReadLimits interface {
 type WriteLimits interface {
 	PutWindows(ctx context.Context, ws []Window) error
 }
-
-// Pinger is an optional power of a Store: a cheap round trip to the database.
-// Without it, readiness is judged by Organizations.
-type Pinger interface {
-	Ping(ctx context.Context) error
-}

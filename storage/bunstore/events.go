@@ -50,15 +50,44 @@ func terms(e *audit.Event) []term {
 	if e.Actor.Kind == audit.ActorAgent {
 		all = append(all, term{"agent", e.Actor.ID})
 	}
-	return named(unique(all))
+	all = named(unique(all))
+	return append(all, pairTerms(all)...)
+}
+
+// Terms of two values, for pairs that are asked for together and of which each
+// alone may be in most of a log: their intersection is one range of the index.
+const (
+	agentAction = "agent_action"
+	agentTool   = "agent_tool"
+	toolAction  = "tool_action"
+)
+
+// joined is the value of a term of two. No id holds a space.
+func joined(a, b string) string { return a + " " + b }
+
+func pairTerms(all []term) (pairs []term) {
+	for _, pair := range [][3]string{{agentAction, "agent", "action"}, {agentTool, "agent", "tool"}, {toolAction, "tool", "action"}} {
+		for _, a := range all {
+			for _, b := range all {
+				if a.name == pair[1] && b.name == pair[2] {
+					pairs = append(pairs, term{pair[0], joined(a.value, b.value)})
+				}
+			}
+		}
+	}
+	return pairs
 }
 
 // filterTerms are those that a filter asks for, the rarest kind first.
 func filterTerms(f *audit.Filter) []term {
-	return named([]term{
-		{"grant", f.Grant}, {"target", f.Target}, {"agent", f.Agent}, {"tool", f.Tool}, {"actor", f.Actor},
-		{"action", string(f.Action)}, {"outcome", string(f.Outcome)},
-	})
+	wanted := named([]term{{"grant", f.Grant}, {"target", f.Target}})
+	singles := named([]term{{"agent", f.Agent}, {"tool", f.Tool}, {"action", string(f.Action)}})
+	pairs := pairTerms(singles)
+	if len(pairs) == 0 {
+		pairs = singles
+	}
+	wanted = append(wanted, pairs...)
+	return append(wanted, named([]term{{"actor", f.Actor}, {"outcome", string(f.Outcome)}})...)
 }
 
 // named leaves out terms without a value.
@@ -90,13 +119,9 @@ func (s *Store) Events(ctx context.Context, organization string, q storage.Event
 	if err := cmp.Or(s.enter(ctx, organization), q.Check()); err != nil {
 		return p, err
 	}
-	for q.Count || q.Filter != (audit.Filter{}) {
-		done, err := s.index(ctx, organization)
-		if err != nil {
+	if q.Count || q.Filter != (audit.Filter{}) {
+		if err := s.catchUp(ctx, organization); err != nil {
 			return p, err
-		}
-		if done {
-			break
 		}
 	}
 	bounded, cancel := context.WithTimeout(ctx, storage.ViewTime)
@@ -106,6 +131,15 @@ func (s *Store) Events(ctx context.Context, organization string, q storage.Event
 		return s.translate(ctx, err)
 	})
 	return p, err
+}
+
+// catchUp indexes what of a log is not yet.
+func (s *Store) catchUp(ctx context.Context, organization string) error {
+	for {
+		if done, err := s.index(ctx, organization); done || err != nil {
+			return err
+		}
+	}
 }
 
 // index indexes the next lines of a log, and reports whether they were the last.
@@ -250,7 +284,11 @@ func (r *reader) events(ctx context.Context, q storage.EventQuery) (p storage.Ev
 	if q.Count {
 		return r.count(ctx, within, &q.Filter)
 	}
-	query, seq := r.matching(within, &q.Filter, "events")
+	wanted, err := r.rarestFirst(ctx, within, filterTerms(&q.Filter))
+	if err != nil {
+		return p, err
+	}
+	query, seq := r.matching(within, wanted, "events")
 	query = query.ColumnExpr(seq + ", e.content, e.personal, l.hash").
 		Join("JOIN " + r.store.table("leaves") + " AS l ON l.organization = e.organization AND l.seq = e.seq").
 		Where("e.content IS NOT NULL").OrderExpr(seq + " DESC").Limit(int64(q.Limit) + 1)
@@ -287,11 +325,38 @@ func (r *reader) span(ctx context.Context, f *audit.Filter) (span, error) {
 	return s, nil
 }
 
+// rarity counts the lines of a term within a span, up to a limit.
+const rarity statement = `SELECT count(*) FROM (SELECT 1 FROM @event_terms AS t
+	WHERE t.organization = ? AND t.term = ? AND t.value = ? AND t.seq >= ? AND t.seq < ? LIMIT ?) AS few`
+
+// rare is how many lines of a term are few enough to look at each.
+const rare = 1000
+
+// rarestFirst puts a term that few lines have before the others: the query walks
+// the first one's lines and looks each up under the rest.
+func (r *reader) rarestFirst(ctx context.Context, within span, wanted []term) ([]term, error) {
+	if len(wanted) < 2 {
+		return wanted, nil
+	}
+	least, first := int64(rare), 0
+	for i, t := range wanted {
+		var n int64
+		args := []any{r.organization, t.name, t.value, within.low, within.high, int64(rare)}
+		if err := r.each(ctx, rarity, args, func(rows *sql.Rows) error { return scan(rows, &n) }); err != nil {
+			return nil, err
+		}
+		if n < least {
+			least, first = n, i
+		}
+	}
+	wanted[0], wanted[first] = wanted[first], wanted[0]
+	return wanted, nil
+}
+
 // matching begins the query for the lines that a filter selects: from the terms
 // when it names one, otherwise from the table itself, called e. It answers the
 // column of their numbers as well.
-func (r *reader) matching(within span, f *audit.Filter, table string) (q *bun.SelectQuery, seq string) {
-	wanted := filterTerms(f)
+func (r *reader) matching(within span, wanted []term, table string) (q *bun.SelectQuery, seq string) {
 	seq, owner := "e.seq", "e.organization"
 	q = r.bun.NewSelect()
 	if len(wanted) == 0 {
@@ -311,7 +376,11 @@ func (r *reader) matching(within span, f *audit.Filter, table string) (q *bun.Se
 
 // count counts the lines that match, and finds the time of the newest.
 func (r *reader) count(ctx context.Context, within span, f *audit.Filter) (p storage.EventPage, err error) {
-	q, seq := r.matching(within, f, "event_times")
+	wanted, err := r.rarestFirst(ctx, within, filterTerms(f))
+	if err != nil {
+		return p, err
+	}
+	q, seq := r.matching(within, wanted, "event_times")
 	var newest sql.NullInt64
 	rows, err := q.ColumnExpr("count(*), max(" + seq + ")").Rows(ctx)
 	err = drain(rows, err, func(rows *sql.Rows) error { return scan(rows, &p.Count, &newest) })

@@ -8,6 +8,7 @@ func (s *Store) readStatements() []statement {
 		readHead, selectLines, selectCheckpoints, selectContent, firstSince, lastUntil, timeOf, behindCursor,
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
+		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
 		selectRecord, selectWindows, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
