@@ -100,12 +100,10 @@ func (r *reader) summaries(
 	return all, err
 }
 
-// latestOf is the time of the newest event that each pair of a list names: of the
-// second as a value of a term, for the first.
-const latestOf statement = `SELECT f.v ->> 0, e.time FROM (
-		SELECT p.v AS v, (SELECT max(t.seq) FROM @event_terms AS t
-			WHERE t.organization = ? AND t.term = ? AND t.value = p.v ->> 1) AS seq FROM @list) AS f
-	JOIN @event_times AS e ON e.organization = ? AND e.seq = f.seq`
+// latestOf is, for each pair of a list, the first and the time of the newest event
+// that has the second as a value of a term.
+const latestOf statement = `SELECT p.v ->> 0, (SELECT e.time FROM @event_times AS e WHERE e.organization = ? AND e.seq = (
+		SELECT max(t.seq) FROM @event_terms AS t WHERE t.organization = ? AND t.term = ? AND t.value = p.v ->> 1)) FROM @list`
 
 // LatestEvents implements storage.Recency.
 func (s *Store) LatestEvents(ctx context.Context, organization string, agents []string, actions []audit.Action) (map[string]int64, error) {
@@ -132,11 +130,13 @@ func (s *Store) LatestEvents(ctx context.Context, organization string, agents []
 	bounded, cancel := context.WithTimeout(ctx, storage.ViewTime)
 	defer cancel()
 	err = s.read(bounded, organization, func(r *reader) error {
-		err := r.each(bounded, latestOf, []any{organization, agentAction, wanted, organization}, func(rows *sql.Rows) error {
+		err := r.each(bounded, latestOf, []any{organization, organization, agentAction, wanted}, func(rows *sql.Rows) error {
 			var agent string
-			var at int64
+			var at sql.NullInt64
 			err := scan(rows, &agent, &at)
-			latest[agent] = max(latest[agent], at)
+			if at.Valid {
+				latest[agent] = max(latest[agent], at.Int64)
+			}
 			return err
 		})
 		return s.translate(ctx, err)
