@@ -19,6 +19,8 @@ type History struct {
 	Keys [Agents]int
 	// Credential is the generation of the shared tool's first credential.
 	Credential int
+	// Guarded is that of the tool that needs two approvals.
+	Guarded int
 	// Operations carry an Input and an Output each.
 	Operations []porcupine.Operation
 }
@@ -56,7 +58,7 @@ func (h History) Check(within time.Duration) error {
 }
 
 func (h History) first() world {
-	w := world{credential: h.Credential}
+	w := world{credential: h.Credential, guarded: h.Guarded}
 	for i := range w.agents {
 		w.agents[i].key = h.Keys[i]
 	}

@@ -12,7 +12,7 @@ import (
 // Manager is a Target in this process.
 type Manager struct {
 	*agentkey.Manager
-	// Actor administers the organization.
+	// Actor administers the organization. The other actor is made up.
 	Actor agentkey.Actor
 	// Move advances the clock of every Manager of the history. Nil: a history with
 	// Advance can't be recorded.
@@ -21,12 +21,25 @@ type Manager struct {
 
 var _ Target = (*Manager)(nil)
 
+// owner is whose the agents are: none of the actors.
+const owner = "somebody-else"
+
+// by is who makes the call.
+func (m *Manager) by(c Call) agentkey.Actor {
+	if c.Actor == 0 {
+		return m.Actor
+	}
+	return agentkey.Actor{
+		Organization: m.Actor.Organization, Kind: m.Actor.Kind, ID: "approver", Label: "approver@example.com", Role: agentkey.RoleApprover, Auth: "test",
+	}
+}
+
 // reason is why agents ask here.
 const reason = "to file issues"
 
 // RegisterAgent makes an agent.
 func (m *Manager) RegisterAgent(ctx context.Context, name string) (id, key string, err error) {
-	issued, err := m.Manager.RegisterAgent(ctx, m.Actor, agentkey.RegisterAgentInput{Name: name})
+	issued, err := m.Manager.RegisterAgent(ctx, m.Actor, agentkey.RegisterAgentInput{Name: name, Owner: owner})
 	if err != nil {
 		return "", "", err
 	}
@@ -35,8 +48,8 @@ func (m *Manager) RegisterAgent(ctx context.Context, name string) (id, key strin
 }
 
 // AddTool makes a tool.
-func (m *Manager) AddTool(ctx context.Context, name, credential string) (string, error) {
-	in := agentkey.AddToolInput{Name: name, AuthType: "api_key", Mode: storage.PerAgent}
+func (m *Manager) AddTool(ctx context.Context, name, credential string, approvals int64) (string, error) {
+	in := agentkey.AddToolInput{Name: name, AuthType: "api_key", Mode: storage.PerAgent, RequiredApprovals: approvals}
 	if credential != "" {
 		in.Mode, in.Credential = storage.Shared, agentkey.NewSecret([]byte(credential))
 	}
@@ -62,11 +75,15 @@ func (m *Manager) do(ctx context.Context, c Call) (Answer, error) {
 			Tool: c.ToolID, Reason: reason, MaxVends: c.Terms.Max, Duration: c.Terms.duration(),
 		}))
 	case Approve:
-		return decided(m.Approve(ctx, m.Actor, c.GrantID, c.decision()))
+		return decided(m.Approve(ctx, m.by(c), c.GrantID, c.decision()))
 	case Deny:
-		return decided(m.Deny(ctx, m.Actor, c.GrantID, "no"))
+		return decided(m.Deny(ctx, m.by(c), c.GrantID, "no"))
 	case Assign:
-		return decided(m.Assign(ctx, m.Actor, agentkey.AssignInput{Agent: c.AgentID, Tool: c.ToolID, DecisionInput: c.decision()}))
+		return decided(m.Assign(ctx, m.by(c), agentkey.AssignInput{Agent: c.AgentID, Tool: c.ToolID, DecisionInput: c.decision()}))
+	case Narrow:
+		return decided(m.Narrow(ctx, m.Actor, c.GrantID, agentkey.Terms{
+			MaxVends: c.Terms.Max, Duration: c.Terms.duration().Microseconds(),
+		}))
 	case Revoke:
 		r, err := m.Revoke(ctx, m.Actor, c.AgentID, c.ToolID)
 		return decided(r.Grant, err)
@@ -80,6 +97,12 @@ func (m *Manager) do(ctx context.Context, c Call) (Answer, error) {
 		return m.rotate(ctx, c)
 	case Replace:
 		_, err := m.UpdateTool(ctx, m.Actor, c.ToolID, agentkey.UpdateToolInput{Credential: c.secret()})
+		return Answer{}, err
+	case Lock:
+		_, err := m.Lock(ctx, m.Actor, reason)
+		return Answer{}, err
+	case Unlock:
+		_, err := m.Unlock(ctx, m.Actor, reason)
 		return Answer{}, err
 	case Advance:
 		m.Move(c.Terms.duration())

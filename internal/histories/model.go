@@ -20,6 +20,9 @@ func (s status) String() string {
 	return [...]string{"none", "pending", "approved", "denied", "revoked", "expired", "used up"}[s]
 }
 
+// locked is the code of what a locked organization refuses.
+const locked = "organization_locked"
+
 // refusals are the codes with which a vend of a grant in that status is refused.
 var refusals = [...]string{
 	none: "no_grant", pending: "pending", denied: "denied", revoked: "revoked", expired: "expired", usedUp: "used_up",
@@ -29,9 +32,11 @@ type grant struct {
 	status     status
 	cycle      int64
 	asked      Terms // zero where nobody asked
-	granted    Terms
+	granted    Terms // also what the first of two approvers granted
+	approvals  [Actors]bool
 	used       int64
-	end        int64 // in seconds of the history, 0: never
+	begin      int64 // in seconds of the history
+	end        int64 // likewise, 0: never
 	credential int   // of a tool that has one for each agent
 }
 
@@ -43,7 +48,9 @@ type agent struct {
 
 type world struct {
 	now        int64 // seconds since the beginning
-	credential int   // of the shared tool
+	locked     bool
+	credential int // of the shared tool
+	guarded    int // of the one that needs two approvals
 	agents     [Agents]agent
 }
 
@@ -58,6 +65,9 @@ func (w world) apply(in Input) (world, Output) {
 		if code := a.refusal(in.Key); code != Done {
 			return w, Output{Code: code}
 		}
+		if w.locked {
+			return w, Output{Code: locked}
+		}
 		return w.request(in)
 	case Approve, Assign:
 		code := a.decide(in, w.now)
@@ -68,6 +78,8 @@ func (w world) apply(in Input) (world, Output) {
 		}
 		g.status = denied
 		return w, Output{Cycle: g.cycle}
+	case Narrow:
+		return w, Output{Code: g.narrow(in.Terms, w.now), Cycle: g.cycle}
 	case Revoke:
 		if g.status == none {
 			return w, Output{Code: "unknown_request"}
@@ -86,6 +98,8 @@ func (w world) apply(in Input) (world, Output) {
 		a.key = in.Key
 	case Replace:
 		w.credential = in.Credential
+	case Lock, Unlock:
+		w.locked = in.Kind == Lock
 	case Advance:
 		w.advance(in.Terms.Seconds)
 	case Sweep:
@@ -110,13 +124,13 @@ func (w world) vend(in Input) (world, Output) {
 	if code := a.refusal(in.Key); code != Done {
 		return w, Output{Code: code}
 	}
+	if w.locked {
+		return w, Output{Code: locked}
+	}
 	if g.status != approved {
 		return w, Output{Code: refusals[g.status]}
 	}
-	out := Output{Credential: w.credential, Left: -1}
-	if in.Tool == perAgent {
-		out.Credential = g.credential
-	}
+	out := Output{Credential: [...]int{shared: w.credential, perAgent: g.credential, guarded: w.guarded}[in.Tool], Left: -1}
 	if g.granted.Max > 0 {
 		g.used++
 		out.Left = g.granted.Max - g.used
@@ -150,22 +164,56 @@ func (a *agent) decide(in Input, now int64) string {
 		return "agent_is_suspended"
 	case in.Kind == Assign && g.status == approved:
 		return Done // stays as it is
+	case in.Kind == Assign && in.Tool == guarded:
+		return "approvals_required"
 	case in.Kind == Approve && g.status != pending:
 		return "not_pending"
+	case in.Kind == Approve && g.approvals[in.Actor]:
+		return "already_decided"
 	case g.status != pending:
 		*g = grant{cycle: g.cycle + 1}
 	}
-	terms, narrower := within(in.Terms, g.asked)
+	bound := g.asked
+	if g.approvals != ([Actors]bool{}) {
+		bound = g.granted
+	}
+	terms, narrower := within(in.Terms, bound)
 	if !narrower {
 		return Invalid
 	}
-	g.status, g.granted = approved, terms
+	g.granted, g.approvals[in.Actor] = terms, true
+	if in.Tool == guarded && g.approvals != [Actors]bool{true, true} {
+		return Done // the other one has to approve too
+	}
+	g.status, g.begin = approved, now
 	if terms.Seconds > 0 {
 		g.end = now + terms.Seconds
 	}
 	if in.Tool == perAgent {
 		g.credential = in.Credential
 	}
+	return Done
+}
+
+// narrow takes some of what was granted away, but never all of it.
+func (g *grant) narrow(to Terms, now int64) string {
+	if g.status != approved {
+		return "not_approved"
+	}
+	terms, narrower := within(to, g.granted)
+	end := int64(0)
+	if terms.Seconds > 0 {
+		end = g.begin + terms.Seconds
+	}
+	switch {
+	case !narrower:
+		return Invalid
+	case terms == g.granted:
+		return Done
+	case end != 0 && now >= end, terms.Max > 0 && g.used >= terms.Max:
+		return Invalid
+	}
+	g.granted, g.end = terms, end
 	return Done
 }
 

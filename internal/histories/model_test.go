@@ -32,6 +32,7 @@ var (
 	request  = histories.Input{Kind: histories.Request, Key: 1}
 	assign   = histories.Input{Kind: histories.Assign}
 	once     = histories.Input{Kind: histories.Assign, Terms: histories.Terms{Max: 1}}
+	twice    = histories.Input{Kind: histories.Assign, Terms: histories.Terms{Max: 2}}
 	short    = histories.Input{Kind: histories.Assign, Terms: histories.Terms{Seconds: 5}}
 	approve  = histories.Input{Kind: histories.Approve}
 	revoke   = histories.Input{Kind: histories.Revoke}
@@ -40,6 +41,17 @@ var (
 	rotate   = histories.Input{Kind: histories.Rotate, Key: 3}
 	advance  = histories.Input{Kind: histories.Advance, Terms: histories.Terms{Seconds: 5}}
 	assign1  = histories.Input{Kind: histories.Assign, Tool: 1, Credential: 12}
+	lock     = histories.Input{Kind: histories.Lock}
+	unlock   = histories.Input{Kind: histories.Unlock}
+	deny     = histories.Input{Kind: histories.Deny}
+	narrow   = histories.Input{Kind: histories.Narrow, Terms: histories.Terms{Max: 1}}
+	request2 = histories.Input{Kind: histories.Request, Tool: 2, Key: 1}
+	approve2 = histories.Input{Kind: histories.Approve, Tool: 2}
+	second   = histories.Input{Kind: histories.Approve, Tool: 2, Actor: 1}
+	assign2  = histories.Input{Kind: histories.Assign, Tool: 2}
+	revoke2  = histories.Input{Kind: histories.Revoke, Tool: 2}
+	vend2    = histories.Input{Kind: histories.Vend, Tool: 2, Key: 1}
+	guarded  = histories.Output{Credential: 20, Left: -1}
 	vend1    = histories.Input{Kind: histories.Vend, Tool: 1, Key: 1}
 	given    = histories.Output{Credential: 10, Left: -1}
 	replaced = histories.Output{Credential: 11, Left: -1}
@@ -81,6 +93,28 @@ func TestOrdersByHand(t *testing.T) {
 			{assign, done, 1, 2}, {assign1, done, 3, 4}, {suspend, histories.Output{Revoked: histories.Untold}, 5, 20},
 			{vend, refused("agent_suspended"), 6, 7}, {vend1, histories.Output{Credential: 12, Left: -1}, 8, 9},
 		}},
+		{"vend of a locked organization", false, []call{{assign, done, 1, 2}, {lock, plain, 3, 4}, {vend, given, 5, 6}}},
+		{"refused while it is locked, and given again", true, []call{
+			{assign, done, 1, 2}, {lock, plain, 3, 4}, {vend, refused("organization_locked"), 5, 6}, {unlock, plain, 7, 8}, {vend, given, 9, 10},
+		}},
+		{"request of a locked organization", false, []call{{lock, plain, 1, 2}, {request, done, 3, 4}}},
+		{"denied", true, []call{{request, done, 1, 2}, {deny, done, 3, 4}, {vend, refused("denied"), 5, 6}}},
+		{"one approval of two", false, []call{{request2, done, 1, 2}, {approve2, done, 3, 4}, {vend2, guarded, 5, 6}}},
+		{"two approvals of two", true, []call{{request2, done, 1, 2}, {approve2, done, 3, 6}, {second, done, 4, 7}, {vend2, guarded, 8, 9}}},
+		{"the same approver twice", false, []call{{request2, done, 1, 2}, {approve2, done, 3, 4}, {approve2, done, 5, 6}}},
+		{"the same approver twice, refused", true, []call{{request2, done, 1, 2}, {approve2, done, 3, 4}, {approve2, refused("already_decided"), 5, 6}}},
+		{"an approval of the cycle before", false, []call{
+			{request2, done, 1, 2}, {approve2, done, 3, 4}, {revoke2, done, 5, 6}, {request2, histories.Output{Cycle: 2}, 7, 8},
+			{second, histories.Output{Cycle: 2}, 9, 10}, {vend2, guarded, 11, 12},
+		}},
+		{"assigned where two must approve", false, []call{{assign2, done, 1, 2}}},
+		{"narrowed to one vend", false, []call{
+			{assign, done, 1, 2}, {narrow, done, 3, 4}, {vend, histories.Output{Credential: 10}, 5, 6}, {vend, given, 7, 8},
+		}},
+		{"narrowed to what was used", true, []call{
+			{twice, done, 1, 2}, {vend, histories.Output{Credential: 10, Left: 1}, 3, 4}, {narrow, refused(histories.Invalid), 5, 6},
+			{vend, histories.Output{Credential: 10}, 7, 8},
+		}},
 		{"unknown and done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, refused("revoked"), 5, 6}}},
 		{"unknown and not done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, given, 5, 6}}},
 		{"unknown and done twice", false, []call{
@@ -93,7 +127,7 @@ func TestOrdersByHand(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
-			h := histories.History{Keys: [histories.Agents]int{1, 2}, Credential: 10}
+			h := histories.History{Keys: [histories.Agents]int{1, 2}, Credential: 10, Guarded: 20}
 			for i, o := range c.calls {
 				h.Operations = append(h.Operations, porcupine.Operation{ClientId: i, Input: o.in, Output: o.out, Call: o.from, Return: o.to})
 			}

@@ -3,13 +3,16 @@ package histories
 import "fmt"
 
 // How many agents and tools a history has. The first tool is shared, the second
-// one has a credential for each agent.
+// one has a credential for each agent, and the third, shared too, needs two
+// approvals.
 const (
 	Agents = 2
-	Tools  = 2
+	Tools  = 3
+	Actors = 2 // who administer
 
 	shared   = 0
 	perAgent = 1
+	guarded  = 2
 )
 
 // Kind is what an operation does.
@@ -22,18 +25,21 @@ const (
 	Approve    Kind = "approve"
 	Deny       Kind = "deny"
 	Assign     Kind = "assign"
+	Narrow     Kind = "narrow"
 	Revoke     Kind = "revoke"
 	Suspend    Kind = "suspend"
 	Reactivate Kind = "reactivate"
 	Rotate     Kind = "rotate"  // the agent's key, with no grace
 	Replace    Kind = "replace" // the shared tool's credential
+	Lock       Kind = "lock"    // the whole organization
+	Unlock     Kind = "unlock"
 	Advance    Kind = "advance" // the clock
 	Sweep      Kind = "sweep"   // writes what has ended; changes no answer
 )
 
 // Kinds gives every kind, in a fresh slice.
 func Kinds() []Kind {
-	return []Kind{Vend, Request, Approve, Deny, Assign, Revoke, Suspend, Reactivate, Rotate, Replace, Advance, Sweep}
+	return []Kind{Vend, Request, Approve, Deny, Assign, Narrow, Revoke, Suspend, Reactivate, Rotate, Replace, Lock, Unlock, Advance, Sweep}
 }
 
 // Trusted is the key of a caller that the host has authenticated itself.
@@ -50,6 +56,7 @@ type Terms struct {
 type Input struct {
 	Kind        Kind
 	Agent, Tool int
+	Actor       int // who approves, denies or assigns
 	Key         int // presented by Vend and Request, made by Rotate
 	Credential  int // brought by Replace and, for the per-agent tool, Approve and Assign
 	Terms       Terms
@@ -63,7 +70,9 @@ func (in Input) String() string {
 	case Request:
 		return fmt.Sprintf("request(agent %d, tool %d, key %d, %+v)", in.Agent, in.Tool, in.Key, in.Terms)
 	case Approve, Assign:
-		return fmt.Sprintf("%s(agent %d, tool %d, credential %d, %+v)", in.Kind, in.Agent, in.Tool, in.Credential, in.Terms)
+		return fmt.Sprintf("%s(agent %d, tool %d, by %d, credential %d, %+v)", in.Kind, in.Agent, in.Tool, in.Actor, in.Credential, in.Terms)
+	case Narrow:
+		return fmt.Sprintf("narrow(agent %d, tool %d, %+v)", in.Agent, in.Tool, in.Terms)
 	case Deny, Revoke:
 		return fmt.Sprintf("%s(agent %d, tool %d)", in.Kind, in.Agent, in.Tool)
 	case Suspend, Reactivate:
@@ -74,7 +83,7 @@ func (in Input) String() string {
 		return fmt.Sprintf("replace(tool %d, credential %d)", in.Tool, in.Credential)
 	case Advance:
 		return fmt.Sprintf("advance(%d s)", in.Terms.Seconds)
-	case Sweep:
+	case Lock, Unlock, Sweep:
 	}
 	return string(in.Kind)
 }

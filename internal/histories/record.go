@@ -29,8 +29,8 @@ type Plan struct {
 // Weights is a mix in which every answer occurs and a good part of the vends succeeds.
 func Weights() map[Kind]int {
 	return map[Kind]int{
-		Vend: 90, Request: 24, Approve: 28, Deny: 3, Assign: 16, Revoke: 9,
-		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Advance: 4, Sweep: 2,
+		Vend: 100, Request: 30, Approve: 36, Deny: 3, Assign: 16, Narrow: 6, Revoke: 9,
+		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Lock: 2, Unlock: 30, Advance: 4, Sweep: 2,
 	}
 }
 
@@ -94,12 +94,15 @@ func generation(credential string) int {
 func (r *recorder) next() int { return int(r.made.Add(1)) }
 
 func (r *recorder) prepare(ctx context.Context) (h History, err error) {
-	h.Credential = r.next()
+	h.Credential, h.Guarded = r.next(), r.next()
 	name := fmt.Sprintf("history %d", r.plan.Seed)
-	if r.tools[shared], err = r.targets[0].AddTool(ctx, name+" shared", credential(h.Credential)); err != nil {
+	if r.tools[shared], err = r.targets[0].AddTool(ctx, name+" shared", credential(h.Credential), 1); err != nil {
 		return h, err
 	}
-	if r.tools[perAgent], err = r.targets[0].AddTool(ctx, name+" per agent", ""); err != nil {
+	if r.tools[perAgent], err = r.targets[0].AddTool(ctx, name+" per agent", "", 1); err != nil {
+		return h, err
+	}
+	if r.tools[guarded], err = r.targets[0].AddTool(ctx, name+" guarded", credential(h.Guarded), Actors); err != nil {
 		return h, err
 	}
 	for i := range r.agents {
@@ -135,7 +138,7 @@ func (r *recorder) client(ctx context.Context, id, n int) []porcupine.Operation 
 
 // choose makes up a call.
 func (r *recorder) choose(random *rand.Rand) Call {
-	c := Call{Input: Input{Kind: r.kind(random), Agent: random.IntN(Agents), Tool: random.IntN(Tools)}}
+	c := Call{Input: Input{Kind: r.kind(random), Agent: random.IntN(Agents), Tool: random.IntN(Tools+1) % Tools}}
 	c.AgentID = r.agents[c.Agent]
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,7 +148,7 @@ func (r *recorder) choose(random *rand.Rand) Call {
 	case Request:
 		r.present(random, &c)
 		c.Terms = r.terms(random)
-	case Approve, Deny:
+	case Approve, Deny, Narrow:
 		if c.GrantID = r.grants[c.Agent][c.Tool]; c.GrantID == "" {
 			c.Kind = Assign // nothing is known that could be decided on
 		}
@@ -158,10 +161,16 @@ func (r *recorder) choose(random *rand.Rand) Call {
 		c.Tool, c.Credential = shared, r.next()
 	case Advance:
 		c.Terms.Seconds = 1 + random.Int64N(4)
-	case Revoke, Suspend, Reactivate, Sweep:
+	case Revoke, Suspend, Reactivate, Lock, Unlock, Sweep:
 	}
-	if c.Kind == Deny {
-		c.Terms = Terms{}
+	if c.Kind == Assign && c.Tool == guarded && random.IntN(4) > 0 {
+		c.Tool = shared // the answer would always be the same
+	}
+	switch c.Kind {
+	case Deny:
+		c.Actor, c.Terms = random.IntN(Actors), Terms{}
+	case Approve, Assign:
+		c.Actor = random.IntN(Actors)
 	}
 	if c.Tool == perAgent && (c.Kind == Approve || c.Kind == Assign) {
 		c.Credential = r.next()

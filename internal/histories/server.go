@@ -18,7 +18,8 @@ import (
 // answers tell less than a Manager's do.
 type Server struct {
 	url     string
-	admin   *client.Admin
+	admin   *client.Admin // the first of the actors
+	admins  [Actors]*client.Admin
 	options client.Options
 	cuts    int64
 	calls   atomic.Int64
@@ -26,20 +27,26 @@ type Server struct {
 
 var _ Target = (*Server)(nil)
 
-// NewServer makes a client of the server at the URL. Of every cuts calls one is
+// NewServer makes a client of the server at the URL, with the tokens of two
+// administrators of one organization, an owner's first. Of every cuts calls one is
 // cut off, by turns before the answer and in the middle of it; zero cuts none.
-func NewServer(url string, token *vault.Secret, cuts int64) (*Server, error) {
+func NewServer(url string, tokens [Actors]*vault.Secret, cuts int64) (*Server, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 32
 	s := &Server{url: url, cuts: cuts, options: client.Options{HTTP: &http.Client{Transport: cutting{transport}}, MaxWait: -1}}
-	var err error
-	s.admin, err = client.NewAdmin(url, token, s.options)
-	return s, err
+	for i, token := range tokens {
+		var err error
+		if s.admins[i], err = client.NewAdmin(url, token, s.options); err != nil {
+			return nil, err
+		}
+	}
+	s.admin = s.admins[0]
+	return s, nil
 }
 
 // RegisterAgent makes an agent.
 func (s *Server) RegisterAgent(ctx context.Context, name string) (id, key string, err error) {
-	issued, err := s.admin.RegisterAgent(ctx, client.NewAgentRecord{Name: name})
+	issued, err := s.admin.RegisterAgent(ctx, client.NewAgentRecord{Name: name, Owner: owner})
 	if err != nil {
 		return "", "", err
 	}
@@ -48,12 +55,12 @@ func (s *Server) RegisterAgent(ctx context.Context, name string) (id, key string
 }
 
 // AddTool makes a tool.
-func (s *Server) AddTool(ctx context.Context, name, credential string) (string, error) {
+func (s *Server) AddTool(ctx context.Context, name, credential string, approvals int64) (string, error) {
 	mode, secret := string(storage.PerAgent), (*vault.Secret)(nil)
 	if credential != "" {
 		mode, secret = string(storage.Shared), vault.NewSecret([]byte(credential))
 	}
-	t, err := s.admin.AddTool(ctx, client.NewTool{Name: name, AuthType: "api_key", Mode: mode}, secret)
+	t, err := s.admin.AddTool(ctx, client.NewTool{Name: name, AuthType: "api_key", Mode: mode, RequiredApprovals: approvals}, secret)
 	return t.ID, err
 }
 
@@ -76,11 +83,17 @@ func (s *Server) do(ctx context.Context, c Call) (a Answer, err error) {
 	case Vend, Request:
 		return s.agent(ctx, c)
 	case Approve:
-		return decidedThere(s.admin.Approve(ctx, c.GrantID, terms, c.secret()))
+		return decidedThere(s.admins[c.Actor].Approve(ctx, c.GrantID, terms, c.secret()))
 	case Deny:
-		return decidedThere(s.admin.Deny(ctx, c.GrantID, "no"))
+		return decidedThere(s.admins[c.Actor].Deny(ctx, c.GrantID, "no"))
 	case Assign:
-		return decidedThere(s.admin.Assign(ctx, c.AgentID, c.ToolID, terms, c.secret()))
+		return decidedThere(s.admins[c.Actor].Assign(ctx, c.AgentID, c.ToolID, terms, c.secret()))
+	case Narrow:
+		return decidedThere(s.admin.Narrow(ctx, c.GrantID, terms))
+	case Lock:
+		_, err = s.admin.Lock(ctx, reason)
+	case Unlock:
+		_, err = s.admin.Unlock(ctx, reason)
 	case Revoke:
 		_, err = s.admin.Revoke(ctx, c.AgentID, c.ToolID)
 	case Suspend:
@@ -141,7 +154,8 @@ func remoteCode(err error) string {
 		agentkey.ErrKeyRevoked, agentkey.ErrUnknownKey, agentkey.ErrSuspended, agentkey.ErrNoGrant, agentkey.ErrPending,
 		agentkey.ErrDenied, agentkey.ErrRevoked, agentkey.ErrExpired, agentkey.ErrUsedUp, agentkey.ErrNoRequest,
 		agentkey.ErrAlreadyPending, agentkey.ErrAlreadyApproved, agentkey.ErrNotPending, agentkey.ErrAgentSuspended,
-		agentkey.ErrAgentActive, agentkey.ErrChanged, agentkey.ErrClosed, agentkey.ErrStorage, agentkey.ErrKeys,
+		agentkey.ErrAgentActive, agentkey.ErrOrganizationLocked, agentkey.ErrNotApproved, agentkey.ErrAlreadyDecided, agentkey.ErrApprovalsRequired,
+		agentkey.ErrChanged, agentkey.ErrClosed, agentkey.ErrStorage, agentkey.ErrKeys,
 		agentkey.ErrLimiter, agentkey.ErrClock, agentkey.ErrIntegrity, agentkey.ErrNoCredential,
 	} {
 		if answer.Message == known.Text {

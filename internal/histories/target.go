@@ -22,11 +22,12 @@ type Answer struct {
 // Target is one way into an installation: a Manager, or the client of a server.
 // It is safe for concurrent use.
 type Target interface {
-	// RegisterAgent makes an agent and answers its id and its key.
+	// RegisterAgent makes an agent, which none of the actors owns, and answers its
+	// id and its key.
 	RegisterAgent(ctx context.Context, name string) (id, key string, err error)
 	// AddTool makes a tool, shared if it is given a credential, else with one for
-	// each agent.
-	AddTool(ctx context.Context, name, credential string) (id string, err error)
+	// each agent, which needs so many approvals.
+	AddTool(ctx context.Context, name, credential string, approvals int64) (id string, err error)
 	// Do makes the call. An error of the library is an Answer with its code.
 	Do(ctx context.Context, c Call) Answer
 }
