@@ -3,12 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
+	"encoding/json"
+	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,8 +20,10 @@ import (
 	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
 	"github.com/agentkey-dev/agentkey-go/vault"
-	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
+
+// historyLanes is how many organizations the long form uses at the same time.
+const historyLanes = 4
 
 // What two processes of the server on one Postgres answer to concurrent clients
 // is what one serial order would have answered, also when connections are cut.
@@ -29,71 +32,118 @@ func TestServersAreLinearizable(t *testing.T) {
 	is := is.New(t)
 	database, err := createDatabase(pgtest.DSN(t))
 	is.NoErr(err)
-	key, err := localkey.Generate()
-	is.NoErr(err)
-	token := vault.NewSecret([]byte("test_token_" + rand.Text()))
-	environment := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "AGENTKEY_DATABASE=" + database,
-		"AGENTKEY_ENCRYPTION_KEY=" + key, "AGENTKEY_BOOTSTRAP_TOKEN=" + string(token.Bytes()),
-		"AGENTKEY_LIMIT_PREAUTH=off", "AGENTKEY_LIMIT_READ=off", "AGENTKEY_LIMIT_CREDENTIAL=off",
-		"AGENTKEY_LIMIT_REQUEST=off", "AGENTKEY_LIMIT_ADMIN=off", "AGENTKEY_LIMIT_ADMIN_READ=off",
-	}
+	in := newInstallation(t, database)
+	urls := []string{startForHistories(t, in.environment), startForHistories(t, in.environment)}
 
-	few, plan := 2, histories.Plan{Clients: 8, Operations: 200, Weights: histories.Weights()}
-	if os.Getenv("AGENTKEY_PROVE") != "" {
-		few, plan.Operations = 200, 800
-	}
+	plan := histories.Plan{Clients: 8, Operations: rounds(200, 800), Weights: histories.Weights()}
 	plan.Weights[histories.Advance], plan.Weights[histories.Sweep] = 0, 0
-	url := startForHistories(t, environment)
-	var targets []histories.Target
-	for _, u := range []string{url, startForHistories(t, environment)} {
-		target, err := histories.NewServer(u, token, 100)
-		is.NoErr(err)
-		targets = append(targets, target)
+	var all []*serverLane
+	for i := range rounds(1, historyLanes) {
+		all = append(all, newServerLane(t, in, urls, i))
 	}
-	counts := make(map[histories.Kind]map[string]int)
-	for seed := range few {
-		plan.Seed = uint64(seed)
-		history, err := histories.Record(t.Context(), plan, targets...)
-		is.NoErr(err)
-		if err := history.Check(time.Minute); err != nil {
-			t.Fatalf("history %d: %v", seed, err)
-		}
-		for kind, codes := range history.Tally() {
-			for code, n := range codes {
-				if counts[kind] == nil {
-					counts[kind] = make(map[string]int)
+	few := int64(rounds(2, 200))
+	var seeds atomic.Int64
+	var working sync.WaitGroup
+	for _, l := range all {
+		working.Go(func() {
+			for seed := seeds.Add(1) - 1; seed < few && !t.Failed(); seed = seeds.Add(1) - 1 {
+				plan := plan
+				plan.Seed = uint64(seed)
+				if err := l.prove(t.Context(), plan); err != nil {
+					t.Errorf("history %d: %v", seed, err)
 				}
+			}
+		})
+	}
+	working.Wait()
+	counts := make(map[histories.Kind]map[string]int)
+	for _, l := range all {
+		for kind, codes := range l.total {
+			if counts[kind] == nil {
+				counts[kind] = make(map[string]int)
+			}
+			for code, n := range codes {
 				counts[kind][code] += n
 				is.True(code != histories.Internal)
 			}
 		}
+		report, err := l.admin.Reconcile(t.Context())
+		is.NoErr(err)
+		is.True(report.OK) // the log replays to the records
 	}
 	t.Logf("%v", counts)
 	is.True(counts[histories.Vend][histories.Done] > 0)
 	is.True(counts[histories.Vend]["revoked"] > 0)
 	is.True(counts[histories.Vend]["key_revoked"] > 0)
+}
 
-	admin, err := client.NewAdmin(url, token, client.Options{})
+// serverLane is an organization of both servers. Its histories come one after
+// another, because a lock is of the whole organization.
+type serverLane struct {
+	admin   *client.Admin
+	targets []histories.Target
+	total   map[histories.Kind]map[string]int
+}
+
+// newServerLane makes an organization with two administrators.
+func newServerLane(t *testing.T, in installed, urls []string, i int) *serverLane {
+	t.Helper()
+	is := is.New(t)
+	create := exec.Command(program(t), "orgs", "create", fmt.Sprintf("Histories %d", i), "--json")
+	create.Env = in.environment
+	out, err := create.Output()
 	is.NoErr(err)
-	report, err := admin.Reconcile(t.Context())
+	var created struct {
+		Token string `json:"token"`
+	}
+	is.NoErr(json.Unmarshal(out, &created))
+	tokens := [histories.Actors]*vault.Secret{vault.NewSecret([]byte(created.Token))}
+	l := &serverLane{total: make(map[histories.Kind]map[string]int)}
+	l.admin, err = client.NewAdmin(urls[0], tokens[0], client.Options{})
 	is.NoErr(err)
-	is.True(report.OK) // the log replays to the records
+	approver, err := l.admin.AddAdministrator(t.Context(), client.NewAdministrator{Label: "approver@example.com", Role: "approver"})
+	is.NoErr(err)
+	issued, err := l.admin.CreateToken(t.Context(), client.NewToken{Administrator: approver.ID})
+	is.NoErr(err)
+	tokens[1] = issued.Secret
+	for _, url := range urls {
+		target, err := histories.NewServer(url, tokens, 100)
+		is.NoErr(err)
+		l.targets = append(l.targets, target)
+	}
+	return l
+}
+
+// prove records a history and checks it.
+func (l *serverLane) prove(ctx context.Context, plan histories.Plan) error {
+	if _, err := l.admin.Unlock(ctx, "a history begins"); err != nil {
+		return err
+	}
+	history, err := histories.Record(ctx, plan, l.targets...)
+	if err != nil {
+		return err
+	}
+	if err := history.Check(time.Minute); err != nil {
+		return err
+	}
+	for kind, codes := range history.Tally() {
+		if l.total[kind] == nil {
+			l.total[kind] = make(map[string]int)
+		}
+		for code, n := range codes {
+			l.total[kind][code] += n
+		}
+	}
+	return nil
 }
 
 // startForHistories starts the program with this environment, as a process of
-// its own that is ended as an operator would end it, and answers its URL. The
-// program is the test's own binary, which TestMain makes one: it has the race
-// detector if the test has.
+// its own that is ended as an operator would end it, and answers its URL.
 func startForHistories(t *testing.T, environment []string) string {
 	t.Helper()
 	is := is.New(t)
-	binary, err := os.Executable()
-	is.NoErr(err)
-	path := filepath.Join(t.TempDir(), "agentkey")
-	is.NoErr(os.Symlink(binary, path))
 	// The context outlives the test's own, which ends before its cleanup.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, "serve", "--listen", "127.0.0.1:0", "--log-level", "error")
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program(t), "serve", "--listen", "127.0.0.1:0", "--log-level", "error")
 	var log strings.Builder
 	cmd.Env, cmd.Stderr = environment, &log
 	out, err := cmd.StdoutPipe()
