@@ -1,27 +1,35 @@
 package agentkey_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
-// recordMany makes a log longer by n events, many of them in one commit each.
+// recordMany makes a log longer by n events, many of them in each commit.
 func recordMany(t testing.TB, m *agentkey.Manager, a agentkey.Actor, n int) {
 	t.Helper()
 	var wg sync.WaitGroup
 	failed := make(chan error, n)
-	width := make(chan struct{}, 512)
+	width := make(chan struct{}, 128)
 	for range n {
 		width <- struct{}{}
 		wg.Go(func() {
@@ -314,4 +322,92 @@ func TestProofsOfAnEditedLog(t *testing.T) {
 	c.change("UPDATE agentkey_logs SET signed = zeroblob(32) WHERE organization = ?", c.org)
 	_, err = c.m.LatestCheckpoint(t.Context(), c.owner)
 	is.True(errors.Is(err, agentkey.ErrIntegrity))
+}
+
+// TestExportHoldsForTlogAlone checks an exported log with the public packages for
+// trees and signed notes, and shares nothing with audit: its leaves are the hashes
+// of the exact bytes, and its head is the signed root of their tree.
+func TestExportHoldsForTlogAlone(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := agentkeytest.New(t)
+	recordMany(t, k.Manager, k.Owner, 700)
+	var export bytes.Buffer
+	is.NoErr(k.Export(t.Context(), k.Owner, &export))
+	verifier, err := note.NewVerifier(k.PublicKeys()[0])
+	is.NoErr(err)
+	var stored []tlog.Hash
+	read := tlog.HashReaderFunc(func(indexes []int64) (out []tlog.Hash, err error) {
+		for _, i := range indexes {
+			out = append(out, stored[i])
+		}
+		return out, nil
+	})
+	var n int64
+	checked, headSeen := 0, false
+	for line := range strings.Lines(export.String()) {
+		var l struct {
+			Event            json.RawMessage
+			Leaf             []byte
+			Seq              *int64
+			Checkpoint, Head string
+		}
+		is.NoErr(json.Unmarshal([]byte(line), &l))
+		switch signed := l.Checkpoint + l.Head; {
+		case l.Seq != nil:
+			is.Equal(*l.Seq, n)
+			leaf := tlog.RecordHash(l.Event)
+			is.Equal(leaf[:], l.Leaf)
+			more, err := tlog.StoredHashes(n, l.Event, read)
+			is.NoErr(err)
+			stored = append(stored, more...)
+			n++
+		case signed != "":
+			opened, err := note.Open([]byte(signed), note.VerifierList(verifier))
+			is.NoErr(err)
+			root, err := tlog.TreeHash(n, read)
+			is.NoErr(err)
+			lines := strings.Split(opened.Text, "\n")
+			is.Equal(lines[1], fmt.Sprint(n))
+			is.Equal(lines[2], root.String())
+			checked++
+			headSeen = l.Head != ""
+		}
+	}
+	is.True(n > 700)
+	is.True(checked > 2)
+	is.True(headSeen)
+}
+
+// BenchmarkProof proves from a log of 10 000 events on SQLite, or in the long form
+// a million. What the first proof reads to make the tiles is measured apart.
+func BenchmarkProof(b *testing.B) {
+	n := 10_000
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		n = 1_000_000
+	}
+	k := agentkeytest.New(b, func(c *agentkey.Config) { c.Storage = dbtest.SQLite(b)(b) })
+	recordMany(b, k.Manager, k.Owner, n)
+	began := time.Now()
+	_, err := k.InclusionProof(b.Context(), k.Owner, 0, 0)
+	noErr(b, err)
+	first := time.Since(began)
+	seq := int64(0)
+	b.Run("inclusion", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			seq = (seq + 7919) % int64(n)
+			_, err := k.InclusionProof(b.Context(), k.Owner, seq, 0)
+			noErr(b, err)
+		}
+		b.ReportMetric(first.Seconds(), "s-first")
+	})
+	b.Run("consistency", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			seq = (seq + 7919) % int64(n)
+			_, err := k.ConsistencyProof(b.Context(), k.Owner, seq+1, 0)
+			noErr(b, err)
+		}
+	})
 }

@@ -237,6 +237,9 @@ func (x *ExportReader) readLine() ([]byte, error) {
 
 // parseEntry reads one line. Writing it again must give the same bytes, which rules out every other spelling.
 func parseEntry(line []byte) (Entry, error) {
+	if l := scanLine(line); l != nil {
+		return Entry{Line: l}, nil
+	}
 	var raw struct {
 		Event         json.RawMessage `json:"event"`
 		EventBytes    []byte          `json:"event_bytes"`

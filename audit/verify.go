@@ -101,6 +101,7 @@ type verification struct {
 	headSeen  bool
 	mismatch  []int64      // sizes of checkpoints, since the last root that held, whose root did not
 	elsewhere []Checkpoint // not yet reached, ascending by size
+	extended  int64        // size of the last checkpoint kept elsewhere that the log extends
 }
 
 // find lists a finding about single lines; a run of the same problem becomes one range.
@@ -178,7 +179,8 @@ func (v *verification) judge(l *Line) (from int64, problem string) {
 		return l.Seq, "event of another organization"
 	case e.Seq < l.Seq:
 		// Either line may be the forged one: where a line was inserted, the first to show it is the one that it pushed away.
-		return e.Seq, "event with the number of an earlier line"
+		// A line that a signed root has proven is not.
+		return max(e.Seq, v.report.Proven), "event with the number of an earlier line"
 	case e.Seq > l.Seq:
 		return l.Seq, "event with the number of a later line"
 	case e.Time < v.last:
@@ -316,8 +318,16 @@ func (v *verification) compareElsewhere() {
 	for len(v.elsewhere) > 0 && v.elsewhere[0].Size <= v.next {
 		c := v.elsewhere[0]
 		v.elsewhere = v.elsewhere[1:]
-		if !v.broken && (c.Size != v.next || c.Root != v.tree.Root()) {
-			v.conclusion(0, c.Size-1, "lines are not those that a checkpoint kept elsewhere covers")
+		switch {
+		case v.broken:
+		case c.Size != v.next || c.Root != v.tree.Root():
+			from := v.extended
+			if from >= c.Size {
+				from = 0 // two checkpoints of one size that differ: both histories were signed
+			}
+			v.conclusion(from, max(c.Size-1, from), "lines are not those that a checkpoint kept elsewhere covers")
+		default:
+			v.extended = c.Size
 		}
 	}
 }
