@@ -3,6 +3,8 @@
 // credential when it needs it.
 //
 //	AGENTKEY_URL=http://127.0.0.1:8700 AGENTKEY_KEY=sk_agent_… go run ./examples/agent Linear
+//
+// With the name of a file after the tool's, it keeps the receipt of the vend there.
 package main
 
 import (
@@ -22,11 +24,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: agent TOOL, with AGENTKEY_URL and AGENTKEY_KEY set")
+	if len(os.Args) != 2 && len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: agent TOOL [RECEIPT], with AGENTKEY_URL and AGENTKEY_KEY set")
 		os.Exit(2)
 	}
 	a := agent{url: os.Getenv("AGENTKEY_URL"), key: os.Getenv("AGENTKEY_KEY"), poll: 5 * time.Second, out: os.Stdout}
+	if len(os.Args) == 3 {
+		a.receipt = os.Args[2]
+	}
 	if err := a.work(ctx, os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
@@ -37,6 +42,7 @@ type agent struct {
 	url, key string
 	poll     time.Duration // between two looks at a pending request
 	out      io.Writer
+	receipt  string // the file that takes the receipt of the vend, or empty
 }
 
 // work does what the agent is for, with a credential of the tool.
@@ -48,11 +54,18 @@ func (a agent) work(ctx context.Context, name string) error {
 	// Fetched for each piece of work and kept nowhere: a revocation then counts at once.
 	var vended struct {
 		Credential json.RawMessage `json:"credential"`
+		Receipt    json.RawMessage `json:"audit_receipt"`
 	}
 	if err := a.call(ctx, http.MethodGet, "/api/tools/"+tool+"/credentials", nil, &vended); err != nil {
 		return err
 	}
 	defer clear(vended.Credential)
+	// Proof of what was handed out, for `agentkey audit verify-receipt`; no secret.
+	if a.receipt != "" {
+		if err := os.WriteFile(a.receipt, vended.Receipt, 0o600); err != nil {
+			return err
+		}
+	}
 	_, err = fmt.Fprintf(a.out, "%s: working with the credential\n", name)
 	return err
 }

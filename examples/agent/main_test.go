@@ -5,6 +5,8 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/refserver"
 )
 
@@ -76,7 +79,17 @@ func TestAgentIsApproved(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
 	s := play(t, approve)
+	s.agent.receipt = filepath.Join(t.TempDir(), "receipt.json")
 	is.NoErr(s.agent.work(t.Context(), "Linear"))
+	text, err := os.ReadFile(s.agent.receipt)
+	is.NoErr(err)
+	receipt, err := audit.ParseReceipt(text)
+	is.NoErr(err)
+	verifiers, err := audit.NewVerifiers(s.PublicKeys()...)
+	is.NoErr(err)
+	_, err = receipt.Verify(verifiers)
+	is.NoErr(err)
+	is.True(!bytes.Contains(text, []byte("lin_api_test_agent")))
 	is.Equal(s.out.String(), "Linear: none\nLinear: pending\nLinear: approved\nLinear: working with the credential\n")
 	is.Equal(s.credits, 1)
 }
