@@ -16,10 +16,12 @@ import (
 // InboxKind says what an item of the inbox is.
 type InboxKind string
 
-// The kinds of items: an agent's request for a tool, and a tool that agents miss.
+// The kinds of items: an agent's request for a tool, a tool that agents miss, and
+// what they learned about one.
 const (
-	InboxAccessRequest  InboxKind = "access_request"
-	InboxToolSuggestion InboxKind = "tool_suggestion"
+	InboxAccessRequest         InboxKind = "access_request"
+	InboxToolSuggestion        InboxKind = "tool_suggestion"
+	InboxInstructionSuggestion InboxKind = "instruction_suggestion"
 )
 
 // InboxInput asks for a page of the inbox.
@@ -32,11 +34,12 @@ type InboxInput struct {
 // InboxItem is something that waits for a person. Which of its parts is set
 // follows from Kind.
 type InboxItem struct {
-	Kind           InboxKind
-	ID             string
-	RequestedAt    int64           // microseconds; of what several asked for, the last time
-	Request        *Request        // of an access request
-	ToolSuggestion *ToolSuggestion // of a tool suggestion
+	Kind                  InboxKind
+	ID                    string
+	RequestedAt           int64                  // microseconds; of what several asked for, the last time
+	Request               *Request               // of an access request
+	ToolSuggestion        *ToolSuggestion        // of a tool suggestion
+	InstructionSuggestion *InstructionSuggestion // of an instruction suggestion
 }
 
 // InboxPage is a page of the inbox, what was asked for last first.
@@ -62,6 +65,7 @@ func inboxSources() []inboxSource {
 	return []inboxSource{
 		{InboxAccessRequest, kindAccessRequest, waitingRequests},
 		{InboxToolSuggestion, kindToolSuggestion, suggestedTools},
+		{InboxInstructionSuggestion, kindInstructionSuggestion, waitingLearned},
 	}
 }
 

@@ -15,7 +15,7 @@ type InstructionSuggestion struct {
 	ToolName         string
 	BaseVersion      string // the version of the instructions that it is for
 	BaseNumber       int64
-	Stale            bool // that version is not the current one: it can't be accepted any more
+	Stale            bool // of a pending one: that version is not the current one, so that it can't be accepted any more
 	Learned          string
 	Status           SuggestionStatus
 	CreatedBy        string // the first supporter's id
@@ -183,7 +183,7 @@ func (u *unit) learnedViews(ctx context.Context, tx storage.ReadTx, found []stor
 		}
 		out = append(out, InstructionSuggestion{
 			ID: l.id, Organization: u.organization, Tool: l.Tool, ToolName: tool.Name, BaseVersion: l.Base, BaseNumber: l.Number,
-			Stale: l.Base != u.currentVersion(l.Tool), Learned: l.Learned, Status: l.Status, CreatedBy: l.CreatedBy,
+			Stale: l.Status == SuggestionPending && l.Base != u.currentVersion(l.Tool), Learned: l.Learned, Status: l.Status, CreatedBy: l.CreatedBy,
 			SupporterCount: l.Supporters, Supporters: supporters(l.Latest, names),
 			FirstRequestedAt: l.FirstRequestedAt, LastRequestedAt: l.LastRequestedAt,
 			DecidedBy: l.DecidedBy, DecidedByLabel: l.DecidedByLabel, DecidedAt: l.DecidedAt, DismissalReason: l.DismissalReason,
@@ -191,6 +191,18 @@ func (u *unit) learnedViews(ctx context.Context, tx storage.ReadTx, found []stor
 		})
 	}
 	return out, nil
+}
+
+// waitingLearned are the suggestions in the inbox.
+func waitingLearned(ctx context.Context, tx storage.ReadTx, u *unit, found []storage.Record) ([]InboxItem, error) {
+	views, err := u.learnedViews(ctx, tx, found)
+	out := make([]InboxItem, 0, len(views))
+	for i, v := range views {
+		if v.Status == SuggestionPending {
+			out = append(out, InboxItem{Kind: InboxInstructionSuggestion, ID: v.ID, RequestedAt: v.LastRequestedAt, InstructionSuggestion: &views[i]})
+		}
+	}
+	return out, err
 }
 
 // InstructionSupporters lists the agents that stand behind an instruction

@@ -90,6 +90,13 @@ func (a *api) routes() []route {
 		{method: del, path: "/tools/{id}", serve: a.deleteTool},
 		{method: del, path: "/tools/{id}/credential", serve: a.removeCredential, free: true},
 		{method: get, path: "/tools/{id}/activity", serve: a.toolActivity},
+		{method: get, path: "/tools/{id}/instructions/history", serve: a.listVersions},
+		{method: get, path: "/tools/{id}/instructions/history/{versionId}", serve: a.getVersion},
+		{method: get, path: "/tools/{id}/instructions/diff", serve: a.diffVersions},
+		{method: get, path: "/instruction-suggestions", serve: a.listInstructionSuggestions},
+		{method: get, path: "/instruction-suggestions/{id}", serve: a.getInstructionSuggestion},
+		{method: get, path: "/instruction-suggestions/{id}/supporters", serve: a.listInstructionSupporters},
+		{method: post, path: "/instruction-suggestions/{id}/dismiss", serve: a.dismissInstructionSuggestion},
 
 		{method: get, path: "/requests", serve: a.listInbox},
 		{method: post, path: "/requests/{id}/approve", serve: a.approve},

@@ -38,6 +38,9 @@ func inboxItem(i agentkey.InboxItem) any {
 	if i.ToolSuggestion != nil {
 		return inboxSuggestion{i.Kind, suggestionOf(*i.ToolSuggestion)}
 	}
+	if i.InstructionSuggestion != nil {
+		return instructionSuggestionOf(*i.InstructionSuggestion)
+	}
 	return requestOf(i.Request)
 }
 

@@ -64,7 +64,10 @@ func TestActivityPages(t *testing.T) {
 	for range 24 {
 		f.Must(200, "GET", "/api/tools/"+tool+"/credentials", key, "")
 	}
-	for _, path := range []string{"/api/admin/agents/" + agent + "/activity", "/api/admin/tools/" + tool + "/activity"} {
+	for path, all := range map[string]int{
+		"/api/admin/agents/" + agent + "/activity": 27, // 24 vends, asked, approved, and made
+		"/api/admin/tools/" + tool + "/activity":   28, // and the first version of its instructions
+	} {
 		for limit, want := range map[string]int{"": 5, "?limit=x": 5, "?limit=-1": 1, "?limit=0": 1, "?limit=20": 20, "?limit=999": 20} {
 			is.Equal(len(f.Do("GET", path+limit, f.Owner, "").Items(t)), want)
 		}
@@ -76,7 +79,7 @@ func TestActivityPages(t *testing.T) {
 			}
 			at, _, _ = strings.Cut(strings.TrimPrefix(res.Header.Get("Link"), "<"), ">")
 		}
-		is.Equal(len(seen), 27) // 24 vends, asked, approved, and made
+		is.Equal(len(seen), all)
 		is.Equal(f.Do("GET", path+"?cursor=x", f.Owner, "").Status, 400)
 	}
 }

@@ -48,7 +48,7 @@ func toolOf(v agentkey.ToolView) toolItem {
 	return toolItem{
 		ID: v.ID, Organization: v.Organization, ConfigKey: v.ConfigKey, Name: v.Name, Description: v.Description,
 		URL: exchange.Optional(v.URL), AuthType: v.AuthType, Mode: v.Mode, RequiredApprovals: v.RequiredApprovals,
-		Instructions: exchange.Optional(v.Instructions), HasCredential: v.Credential.Present,
+		Instructions: exchange.Optional(v.Instructions), InstructionsAt: exchange.Optional(v.InstructionVersion), HasCredential: v.Credential.Present,
 		RotatedAt: exchange.OptionalTime(v.Credential.RotatedAt), ExpiresAt: exchange.OptionalTime(v.Credential.ExpiresAt),
 		Health: v.Health, Approved: v.Approved.Count, Pending: v.Pending.Count,
 		ApprovedList: each(v.Approved.Items, func(l agentkey.Link) approvedAgent { return approvedAgent{l.Agent, l.AgentName} }),
@@ -121,6 +121,8 @@ func (a *api) updateTool(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.OptionalText("instructions", &in.Instructions)
 		f.Secret("credential", &in.Credential)
 		f.Time("credentialExpiresAt", &in.CredentialExpiresAt)
+		f.ID("acceptedInstructionSuggestionId", &in.AcceptSuggestion)
+		f.ID("restoreInstructionVersionId", &in.RestoreVersion)
 	})
 	if err != nil {
 		return err

@@ -72,6 +72,8 @@ func (a *api) routes() []route {
 		{method: get, path: "/api/tools/{tool_id}/credentials", serve: a.credentials, alone: true},
 		{method: get, path: "/api/tools/{tool_id}/request", serve: describe(requestSchema)},
 		{method: post, path: "/api/tools/{tool_id}/request", serve: a.request},
+		{method: get, path: "/api/tools/{tool_id}/instructions/suggest", serve: describe(instructionsSchema)},
+		{method: post, path: "/api/tools/{tool_id}/instructions/suggest", serve: a.suggestInstructions},
 	}
 }
 

@@ -75,6 +75,7 @@ type program struct {
 	Orgs     orgsCommands     `cmd:"" help:"Organizations, on the database itself."`
 	Agents   agentsCommands   `cmd:"" help:"Agents and their keys."`
 	Tools    toolsCommands    `cmd:"" help:"Tools and their credentials."`
+	Guide    guideCommands    `cmd:"" help:"Tools' instructions: their versions, and what agents learned."`
 	Inbox    inboxCommand     `cmd:"" help:"Everything that waits for a person."`
 	Requests requestsCommands `cmd:"" help:"Access requests that wait for a decision."`
 	Grants   grantsCommands   `cmd:"" help:"Who has access to what."`

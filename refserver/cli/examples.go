@@ -50,6 +50,20 @@ agentkey tools create GitHub --per-agent --auth-type bot_token --required-approv
 	"tools remove-credential":  `agentkey tools remove-credential linear`,
 	"tools delete":             `agentkey tools delete linear`,
 
+	"guide show": `agentkey guide show linear
+agentkey guide show linear --version 2`,
+	"guide history": `agentkey guide history linear`,
+	"guide diff": `agentkey guide diff linear
+agentkey guide diff linear --from 2 --to 5`,
+	"guide restore": `agentkey guide restore linear 2`,
+	"guide suggestions": `agentkey guide suggestions
+agentkey guide suggestions --tool linear --status all --json`,
+	"guide accept": `# What was learned comes below the instructions:
+agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11
+# With instructions that say it in other words:
+agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --instructions-file linear.md`,
+	"guide dismiss": `agentkey guide dismiss 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --reason 'The limit is 250 since May'`,
+
 	"agents activity": `agentkey agents activity triage-bot --limit 5`,
 	"tools activity":  `agentkey tools activity linear --json`,
 	"org onboarding":  `agentkey org onboarding --dismiss`,

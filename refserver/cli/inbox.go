@@ -9,7 +9,7 @@ import (
 
 type inboxCommand struct {
 	readFlags
-	Kind  string `enum:",access_request" default:"" help:"Only this kind: access_request."`
+	Kind  string `enum:",access_request,instruction_suggestion" default:"" help:"Only this kind: access_request or instruction_suggestion."`
 	Limit int    `default:"100" help:"How many at most; 0 for all."`
 }
 
@@ -24,8 +24,16 @@ func (c *inboxCommand) Run(ctx context.Context, s *session) error {
 	}
 	titles := []string{"KIND", "ID", "TOOL", "ASKED BY", "ASKED", "REASON"}
 	return show(s, c.JSON, first(c.Limit, admin.Inbox(ctx, c.Kind)), titles, func(i client.InboxItem) []string {
-		return []string{i.Kind, i.ID, i.ToolName, i.AgentName, when(i.RequestedAt), i.Reason}
+		return []string{i.Kind, i.ID, i.ToolName, askedBy(i), when(i.RequestedAt), i.Reason + i.Learned}
 	})
+}
+
+// askedBy is the agent that asked, or how many did.
+func askedBy(i client.InboxItem) string {
+	if i.Supporters > 0 {
+		return plural(i.Supporters, "agent")
+	}
+	return i.AgentName
 }
 
 // activityFlags are those of the lists of what happened to an agent or a tool.

@@ -123,6 +123,10 @@ type ToolChange struct {
 	Instructions      *string `json:"instructions,omitempty"`
 	// CredentialExpiresAt points to nil for a credential that never expires.
 	CredentialExpiresAt **time.Time `json:"credentialExpiresAt,omitempty"`
+	// AcceptSuggestion is the instruction suggestion that Instructions take up.
+	AcceptSuggestion string `json:"acceptedInstructionSuggestionId,omitempty"`
+	// RestoreVersion is the version of the instructions to go back to.
+	RestoreVersion string `json:"restoreInstructionVersionId,omitempty"`
 }
 
 // UpdateTool changes a tool and, unless it is nil, replaces its credential.

@@ -36,6 +36,9 @@ type Error struct {
 	Details    []FieldError  // what is wrong with which field, for status 400
 	RetryAfter time.Duration // for 429 and 503: when to try again, 0 if the server did not say
 	Request    string        // the server's id of the request, as it stands in its log
+
+	Suggestion      string // of a 409: the suggestion that stands in the way
+	DismissalReason string // and why it was dismissed
 }
 
 // FieldError is one thing wrong with one field of the input.
@@ -67,9 +70,16 @@ func readError(res *http.Response, body []byte) *Error {
 		Error   string       `json:"error"`
 		Hint    string       `json:"hint"`
 		Details []FieldError `json:"details"`
+
+		Suggestion      string  `json:"suggestion_id"`
+		DismissalReason *string `json:"dismissal_reason"`
 	}
 	if json.Unmarshal(body, &answer) == nil {
 		e.Message, e.Hint, e.Details = answer.Error, answer.Hint, answer.Details
+		e.Suggestion = answer.Suggestion
+		if answer.DismissalReason != nil {
+			e.DismissalReason = *answer.DismissalReason
+		}
 	}
 	return e
 }

@@ -65,6 +65,7 @@ type ToolRecord struct {
 	Mode                string        `json:"credentialMode"` // shared or per_agent
 	RequiredApprovals   int64         `json:"requiredApprovals"`
 	Instructions        *string       `json:"instructions"`
+	InstructionVersion  *string       `json:"currentInstructionVersionId"`
 	CredentialRotatedAt *time.Time    `json:"credentialLastRotatedAt"`
 	CredentialExpiresAt *time.Time    `json:"credentialExpiresAt"`
 	Health              string        `json:"healthStatus"` // healthy, attention or action_needed
@@ -99,6 +100,9 @@ type InboxItem struct {
 	Tool        string    `json:"toolId,omitempty"`
 	ToolName    string    `json:"toolName,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
+	Learned     string    `json:"learned,omitempty"`       // of an instruction suggestion
+	Stale       bool      `json:"stale,omitempty"`         // of one: it is for an older version
+	Supporters  int64     `json:"supporterCount,omitzero"` // how many agents asked for it
 }
 
 // Activity is something that happened to an agent or a tool.

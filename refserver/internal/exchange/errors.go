@@ -56,6 +56,19 @@ var (
 	errPanic   = errors.New("panic")
 )
 
+// Extended is an error whose answer says more than that of others: members beside
+// those that every error has. None of them may hold a secret.
+type Extended struct {
+	Err    error
+	Fields map[string]any
+}
+
+// Error is that of Err.
+func (e *Extended) Error() string { return e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *Extended) Unwrap() error { return e.Err }
+
 // InvalidField is the answer to one field that breaks a rule; the message never
 // holds the value.
 func InvalidField(field, message string) error {
@@ -146,13 +159,22 @@ func (x *Exchange) refuse(p problem, err error) {
 	}
 	h.Add("Vary", "Accept")
 	if wantsProblem(x.Request.Header.Values("Accept")) {
-		x.write(p.status, "application/problem+json", marshal(problemBody{
+		x.write(p.status, "application/problem+json", extend(marshal(problemBody{
 			Type: "about:blank", Title: http.StatusText(p.status), Status: p.status, Detail: p.text,
 			Code: p.code, Hint: p.hint, Details: p.details,
-		}))
+		}), err))
 		return
 	}
-	x.write(p.status, jsonType, marshal(errorBody{Error: p.text, Hint: p.hint, Details: p.details}))
+	x.write(p.status, jsonType, extend(marshal(errorBody{Error: p.text, Hint: p.hint, Details: p.details}), err))
+}
+
+// extend adds to an object what an error says besides.
+func extend(object []byte, err error) []byte {
+	var more *Extended
+	if !errors.As(err, &more) || len(more.Fields) == 0 {
+		return object
+	}
+	return append(append(object[:len(object)-1], ','), marshal(more.Fields)[1:]...)
 }
 
 type errorBody struct {
