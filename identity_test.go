@@ -127,7 +127,7 @@ func TestASCIIHost(t *testing.T) {
 		is.True(errors.Is(err, errDialed))
 		is.Equal(strings.ToLower(dialed), want+":80")
 	}
-	for _, bad := range []string{"a b\u00a0ü.de", "\u0301a.de", strings.Repeat("ü", 70) + ".de", "ü\u2028.de"} {
+	for _, bad := range []string{"a b\u00a0ü.de", "\u0301a.de", "ü\u2028.de"} {
 		_, err := agentkey.ASCIIHost(bad)
 		is.True(err != nil)
 	}

@@ -41,7 +41,7 @@ var arrows = map[string]allowed{
 	}, bun...)},
 
 	".": {own: kept, others: []string{
-		"github.com/go-playground/validator/v10", "github.com/google/uuid", "golang.org/x/text/cases", "golang.org/x/text/unicode/norm",
+		"github.com/go-playground/validator/v10", "github.com/google/uuid", "golang.org/x/net/idna", "golang.org/x/text/cases", "golang.org/x/text/unicode/norm",
 	}},
 	"agentkeytest": {own: append([]string{"storage/memstore", "vault/localkey"}, library...)},
 
@@ -148,6 +148,7 @@ var rootModules = []string{
 	"github.com/leodido/go-urn", // of validator
 	"golang.org/x/crypto",       // of validator
 	"golang.org/x/mod",
+	"golang.org/x/net",
 	"golang.org/x/sys",  // of crypto
 	"golang.org/x/text", // of validator
 }
