@@ -34,6 +34,9 @@ func (m *Manager) by(c Call) agentkey.Actor {
 	}
 }
 
+// wantedName is that of the tool that agents suggest.
+const wantedName = "Wanted"
+
 // reason is why agents ask here.
 const reason = "to file issues"
 
@@ -104,6 +107,15 @@ func (m *Manager) do(ctx context.Context, c Call) (Answer, error) {
 	case Unlock:
 		_, err := m.Unlock(ctx, m.Actor, reason)
 		return Answer{}, err
+	case Suggest:
+		s, err := m.SuggestTool(ctx, c.caller(m.Actor), agentkey.SuggestToolInput{Name: wantedName, Reason: reason})
+		return Answer{Output: Output{Joined: s.Existing}, Wish: s.ID}, err
+	case Dismiss:
+		_, err := m.DismissToolSuggestion(ctx, m.Actor, c.Wish)
+		return Answer{}, err
+	case Add:
+		id, err := m.AddTool(ctx, wantedName, c.Secret, 1)
+		return Answer{ToolID: id}, err
 	case Advance:
 		m.Move(c.Terms.duration())
 	case Sweep:

@@ -46,11 +46,21 @@ type agent struct {
 	grants    [Tools]grant
 }
 
+// wish is the suggestion of the wanted tool.
+type wish struct {
+	asked      bool // by somebody
+	dismissed  bool // for longer than a history lasts
+	added      bool
+	credential int // of the tool
+	supporters [Agents]bool
+}
+
 type world struct {
 	now        int64 // seconds since the beginning
 	locked     bool
 	credential int // of the shared tool
 	guarded    int // of the one that needs two approvals
+	wish       wish
 	agents     [Agents]agent
 }
 
@@ -100,6 +110,15 @@ func (w world) apply(in Input) (world, Output) {
 		w.credential = in.Credential
 	case Lock, Unlock:
 		w.locked = in.Kind == Lock
+	case Suggest:
+		return w.suggest(in)
+	case Dismiss:
+		if !w.wish.asked || w.wish.dismissed || w.wish.added {
+			return w, Output{Code: "suggestion_not_pending"}
+		}
+		w.wish.dismissed = true
+	case Add:
+		w.add(in.Credential)
 	case Advance:
 		w.advance(in.Terms.Seconds)
 	case Sweep:
@@ -130,7 +149,7 @@ func (w world) vend(in Input) (world, Output) {
 	if g.status != approved {
 		return w, Output{Code: refusals[g.status]}
 	}
-	out := Output{Credential: [...]int{shared: w.credential, perAgent: g.credential, guarded: w.guarded}[in.Tool], Left: -1}
+	out := Output{Credential: [...]int{shared: w.credential, perAgent: g.credential, guarded: w.guarded, wanted: w.wish.credential}[in.Tool], Left: -1}
 	if g.granted.Max > 0 {
 		g.used++
 		out.Left = g.granted.Max - g.used
@@ -139,6 +158,36 @@ func (w world) vend(in Input) (world, Output) {
 		}
 	}
 	return w, out
+}
+
+func (w world) suggest(in Input) (world, Output) {
+	code := w.agents[in.Agent].refusal(in.Key)
+	switch {
+	case code != Done:
+	case w.locked:
+		code = locked
+	case w.wish.added:
+		code = "existing_tool"
+	case w.wish.dismissed:
+		code = "suggestion_dismissed"
+	}
+	if code != Done {
+		return w, Output{Code: code}
+	}
+	joined := w.wish.asked
+	w.wish.asked, w.wish.supporters[in.Agent] = true, true
+	return w, Output{Joined: joined}
+}
+
+// add adds the wanted tool: who suggested it and may act has requested it then.
+func (w *world) add(credential int) {
+	pendingThen := w.wish.asked && !w.wish.dismissed
+	w.wish.added, w.wish.credential = true, credential
+	for i := range w.agents {
+		if a := &w.agents[i]; pendingThen && w.wish.supporters[i] && !a.suspended {
+			a.grants[wanted] = grant{status: pending, cycle: 1}
+		}
+	}
 }
 
 func (w world) request(in Input) (world, Output) {
@@ -272,7 +321,7 @@ func agrees(want, got Output) bool {
 	if want.Code != Done || got.Code != Done {
 		return want.Code == got.Code
 	}
-	return want.Credential == got.Credential && told(want.Left, got.Left) && told(want.Cycle, got.Cycle) && told(want.Revoked, got.Revoked)
+	return want.Credential == got.Credential && told(want.Left, got.Left) && told(want.Cycle, got.Cycle) && told(want.Revoked, got.Revoked) && want.Joined == got.Joined
 }
 
 func told(want, got int64) bool { return got == Untold || got == want }

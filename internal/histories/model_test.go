@@ -41,6 +41,11 @@ var (
 	rotate   = histories.Input{Kind: histories.Rotate, Key: 3}
 	advance  = histories.Input{Kind: histories.Advance, Terms: histories.Terms{Seconds: 5}}
 	assign1  = histories.Input{Kind: histories.Assign, Tool: 1, Credential: 12}
+	suggest  = histories.Input{Kind: histories.Suggest, Key: 1}
+	dismiss  = histories.Input{Kind: histories.Dismiss}
+	add      = histories.Input{Kind: histories.Add, Tool: 3, Credential: 30}
+	vend3    = histories.Input{Kind: histories.Vend, Tool: 3, Key: 1}
+	joined   = histories.Output{Joined: true}
 	lock     = histories.Input{Kind: histories.Lock}
 	unlock   = histories.Input{Kind: histories.Unlock}
 	deny     = histories.Input{Kind: histories.Deny}
@@ -114,6 +119,14 @@ func TestOrdersByHand(t *testing.T) {
 		{"narrowed to what was used", true, []call{
 			{twice, done, 1, 2}, {vend, histories.Output{Credential: 10, Left: 1}, 3, 4}, {narrow, refused(histories.Invalid), 5, 6},
 			{vend, histories.Output{Credential: 10}, 7, 8},
+		}},
+		{"suggested, joined", true, []call{{suggest, plain, 1, 2}, {suggest, joined, 3, 4}}},
+		{"suggested twice beside each other, both the first", false, []call{{suggest, plain, 1, 4}, {suggest, plain, 2, 5}}},
+		{"suggested after it was dismissed", false, []call{{suggest, plain, 1, 2}, {dismiss, plain, 3, 4}, {suggest, joined, 5, 6}}},
+		{"suggested, added, requested by that", true, []call{{suggest, plain, 1, 2}, {add, plain, 3, 4}, {vend3, refused("pending"), 5, 6}}},
+		{"added without the request", false, []call{{suggest, plain, 1, 2}, {add, plain, 3, 4}, {vend3, refused("no_grant"), 5, 6}}},
+		{"added after it was dismissed", true, []call{
+			{suggest, plain, 1, 2}, {dismiss, plain, 3, 4}, {add, plain, 5, 6}, {vend3, refused("no_grant"), 7, 8}, {suggest, refused("existing_tool"), 9, 10},
 		}},
 		{"unknown and done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, refused("revoked"), 5, 6}}},
 		{"unknown and not done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, given, 5, 6}}},

@@ -3,16 +3,17 @@ package histories
 import "fmt"
 
 // How many agents and tools a history has. The first tool is shared, the second
-// one has a credential for each agent, and the third, shared too, needs two
-// approvals.
+// one has a credential for each agent, the third, shared too, needs two approvals,
+// and the fourth is not there until Add adds it, as agents may suggest.
 const (
 	Agents = 2
-	Tools  = 3
+	Tools  = 4
 	Actors = 2 // who administer
 
 	shared   = 0
 	perAgent = 1
 	guarded  = 2
+	wanted   = 3
 )
 
 // Kind is what an operation does.
@@ -33,13 +34,16 @@ const (
 	Replace    Kind = "replace" // the shared tool's credential
 	Lock       Kind = "lock"    // the whole organization
 	Unlock     Kind = "unlock"
+	Suggest    Kind = "suggest" // the wanted tool
+	Dismiss    Kind = "dismiss" // what was suggested
+	Add        Kind = "add"     // the wanted tool, once
 	Advance    Kind = "advance" // the clock
 	Sweep      Kind = "sweep"   // writes what has ended; changes no answer
 )
 
 // Kinds gives every kind, in a fresh slice.
 func Kinds() []Kind {
-	return []Kind{Vend, Request, Approve, Deny, Assign, Narrow, Revoke, Suspend, Reactivate, Rotate, Replace, Lock, Unlock, Advance, Sweep}
+	return []Kind{Vend, Request, Approve, Deny, Assign, Narrow, Revoke, Suspend, Reactivate, Rotate, Replace, Lock, Unlock, Suggest, Dismiss, Add, Advance, Sweep}
 }
 
 // Trusted is the key of a caller that the host has authenticated itself.
@@ -57,8 +61,8 @@ type Input struct {
 	Kind        Kind
 	Agent, Tool int
 	Actor       int // who approves, denies or assigns
-	Key         int // presented by Vend and Request, made by Rotate
-	Credential  int // brought by Replace and, for the per-agent tool, Approve and Assign
+	Key         int // presented by Vend, Request and Suggest, made by Rotate
+	Credential  int // brought by Replace and Add and, for the per-agent tool, Approve and Assign
 	Terms       Terms
 }
 
@@ -75,6 +79,8 @@ func (in Input) String() string {
 		return fmt.Sprintf("narrow(agent %d, tool %d, %+v)", in.Agent, in.Tool, in.Terms)
 	case Deny, Revoke:
 		return fmt.Sprintf("%s(agent %d, tool %d)", in.Kind, in.Agent, in.Tool)
+	case Suggest:
+		return fmt.Sprintf("suggest(agent %d, key %d)", in.Agent, in.Key)
 	case Suspend, Reactivate:
 		return fmt.Sprintf("%s(agent %d)", in.Kind, in.Agent)
 	case Rotate:
@@ -83,7 +89,9 @@ func (in Input) String() string {
 		return fmt.Sprintf("replace(tool %d, credential %d)", in.Tool, in.Credential)
 	case Advance:
 		return fmt.Sprintf("advance(%d s)", in.Terms.Seconds)
-	case Lock, Unlock, Sweep:
+	case Add:
+		return fmt.Sprintf("add(credential %d)", in.Credential)
+	case Lock, Unlock, Dismiss, Sweep:
 	}
 	return string(in.Kind)
 }
@@ -114,6 +122,7 @@ type Output struct {
 	Left       int64 // vends left after this one, -1 for no limit, or Untold
 	Cycle      int64 // of the grant decided on, or Untold
 	Revoked    int64 // grants that Suspend revoked, or Untold
+	Joined     bool  // Suggest met a suggestion that was pending
 }
 
 // String is the output in a few words.
@@ -129,6 +138,9 @@ func (o Output) String() string {
 		if n.value != 0 && n.value != Untold {
 			text += fmt.Sprintf(" %s %d", n.name, n.value)
 		}
+	}
+	if o.Joined {
+		text += " joined"
 	}
 	return text
 }

@@ -30,7 +30,7 @@ type Plan struct {
 func Weights() map[Kind]int {
 	return map[Kind]int{
 		Vend: 100, Request: 30, Approve: 36, Deny: 3, Assign: 16, Narrow: 6, Revoke: 9,
-		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Lock: 2, Unlock: 30, Advance: 4, Sweep: 2,
+		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Lock: 2, Unlock: 30, Suggest: 4, Dismiss: 1, Add: 1, Advance: 4, Sweep: 2,
 	}
 }
 
@@ -69,6 +69,8 @@ type recorder struct {
 	mu     sync.Mutex
 	keys   [Agents][]key // in the order in which they became known
 	grants [Agents][Tools]string
+	wish   string
+	adding bool // somebody adds the wanted tool, or has
 }
 
 type key struct {
@@ -142,6 +144,9 @@ func (r *recorder) choose(random *rand.Rand) Call {
 	c.AgentID = r.agents[c.Agent]
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.tools[c.Tool] == "" {
+		c.Tool = shared // it has not been added yet
+	}
 	switch c.Kind {
 	case Vend:
 		r.present(random, &c)
@@ -161,6 +166,18 @@ func (r *recorder) choose(random *rand.Rand) Call {
 		c.Tool, c.Credential = shared, r.next()
 	case Advance:
 		c.Terms.Seconds = 1 + random.Int64N(4)
+	case Suggest:
+		r.present(random, &c)
+	case Dismiss:
+		if c.Wish = r.wish; c.Wish == "" {
+			c.Kind = Unlock // nothing is known that could be dismissed
+		}
+	case Add:
+		if r.adding {
+			c.Kind = Unlock
+			break
+		}
+		r.adding, c.Tool, c.Credential = true, wanted, r.next()
 	case Revoke, Suspend, Reactivate, Lock, Unlock, Sweep:
 	}
 	if c.Kind == Assign && c.Tool == guarded && random.IntN(4) > 0 {
@@ -228,6 +245,13 @@ func (r *recorder) learn(c Call, a Answer) {
 	defer r.mu.Unlock()
 	if a.GrantID != "" {
 		r.grants[c.Agent][c.Tool] = a.GrantID
+	}
+	if a.Wish != "" {
+		r.wish = a.Wish
+	}
+	if c.Kind == Add {
+		r.tools[wanted] = a.ToolID
+		r.adding = a.ToolID != "" || a.Code == Unknown
 	}
 	if a.KeyText != "" {
 		r.keys[c.Agent] = append(r.keys[c.Agent], key{c.Key, a.KeyText})

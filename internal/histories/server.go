@@ -109,8 +109,8 @@ func (s *Server) do(ctx context.Context, c Call) (a Answer, err error) {
 		a.KeyText = string(issued.Secret.Bytes())
 	case Replace:
 		_, err = s.admin.UpdateTool(ctx, c.ToolID, client.ToolChange{}, c.secret())
-	case Advance, Sweep:
-		err = client.ErrAnswer // no server does that when asked
+	case Suggest, Dismiss, Add, Advance, Sweep:
+		err = client.ErrAnswer // a history of servers has none of these
 	}
 	return a, err
 }

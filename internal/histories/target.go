@@ -8,6 +8,7 @@ type Call struct {
 	AgentID, ToolID string
 	KeyText         string // of the key presented; empty for a trusted caller
 	GrantID         string
+	Wish            string // the suggestion to dismiss
 	Secret          string // of the credential brought along
 }
 
@@ -17,6 +18,8 @@ type Answer struct {
 	Secret  string // the credential vended
 	GrantID string // the grant decided on or asked for
 	KeyText string // the key made
+	Wish    string // the suggestion made or joined
+	ToolID  string // the tool added
 }
 
 // Target is one way into an installation: a Manager, or the client of a server.

@@ -36,7 +36,9 @@ func TestServersAreLinearizable(t *testing.T) {
 	urls := []string{startForHistories(t, in.environment), startForHistories(t, in.environment)}
 
 	plan := histories.Plan{Clients: 8, Operations: rounds(200, 800), Weights: histories.Weights()}
-	plan.Weights[histories.Advance], plan.Weights[histories.Sweep] = 0, 0
+	for _, kind := range []histories.Kind{histories.Suggest, histories.Dismiss, histories.Add, histories.Advance, histories.Sweep} {
+		plan.Weights[kind] = 0
+	}
 	var all []*serverLane
 	for i := range rounds(1, historyLanes) {
 		all = append(all, newServerLane(t, in, urls, i))
