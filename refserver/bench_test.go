@@ -60,6 +60,15 @@ func startServer(b *testing.B, store storage.Store) *http.Request {
 	if err != nil {
 		b.Fatal(err)
 	}
+	serve(b, s)
+	r := get(b, s.URL()+"/api/tools/"+tool.ID+"/credentials")
+	r.Header.Set("Authorization", "Bearer "+string(issued.Secret.Bytes()))
+	return r
+}
+
+// serve runs a server until the benchmark ends.
+func serve(b *testing.B, s *refserver.Server) {
+	b.Helper()
 	if err := s.Listen(); err != nil {
 		b.Fatal(err)
 	}
@@ -72,9 +81,6 @@ func startServer(b *testing.B, store storage.Store) *http.Request {
 			b.Error(err)
 		}
 	})
-	r := get(b, s.URL()+"/api/tools/"+tool.ID+"/credentials")
-	r.Header.Set("Authorization", "Bearer "+string(issued.Secret.Bytes()))
-	return r
 }
 
 // startBare serves what a server answered once.

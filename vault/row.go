@@ -38,6 +38,7 @@ type Row struct {
 type Columns struct {
 	count   uint32
 	encoded []byte
+	owner   *Columns // who may append to encoded in place: no copy may
 }
 
 // The type bytes keep equal bytes of different types apart.
@@ -81,8 +82,11 @@ func (c *Columns) Strings(name string, v []string) {
 }
 
 func add[T string | []byte](c *Columns, name string, kind byte, value T) {
-	// Clipped, so that two copies of a Columns never append into the same array.
-	b := slices.Grow(slices.Clip(c.encoded), 13+len(name)+len(value))
+	if c.owner != c {
+		// Two copies of a Columns never append into the same array.
+		c.encoded, c.owner = append(make([]byte, 0, max(512, 2*len(c.encoded))), c.encoded...), c
+	}
+	b := slices.Grow(c.encoded, 13+len(name)+len(value))
 	b = appendPart(b, name)
 	b = appendPart(b, []byte{kind})
 	c.encoded = appendPart(b, value)

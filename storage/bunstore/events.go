@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -16,23 +18,6 @@ import (
 // The log is searched by an inverted index: for every line the terms that a
 // filter may name, each with its value. It is written by those who search, in
 // transactions of their own, and never by those who append.
-
-type timeRow struct {
-	bun.BaseModel `bun:"table:agentkey_event_times"`
-
-	Organization string `bun:"organization"`
-	Seq          int64  `bun:"seq"`
-	Time         int64  `bun:"time"`
-}
-
-type termRow struct {
-	bun.BaseModel `bun:"table:agentkey_event_terms"`
-
-	Organization string `bun:"organization"`
-	Term         string `bun:"term"`
-	Value        string `bun:"value"`
-	Seq          int64  `bun:"seq"`
-}
 
 // term is a property of an event that a filter selects by.
 type term struct{ name, value string }
@@ -102,11 +87,15 @@ const (
 	readCursor   statement = `SELECT next_seq FROM @event_cursors WHERE organization = ?`
 	moveCursor   statement = `UPDATE @event_cursors SET next_seq = ? WHERE organization = ?`
 	nextContents statement = `SELECT seq, content FROM @events WHERE organization = ? AND seq >= ? ORDER BY seq LIMIT ?`
-	dropTime     statement = `DELETE FROM @event_times WHERE organization = ? AND seq = ?`
-	dropTerm     statement = `DELETE FROM @event_terms WHERE organization = ? AND term = ? AND value = ? AND seq = ?`
-	firstSince   statement = `SELECT seq FROM @event_times WHERE organization = ? AND time >= ? ORDER BY time, seq LIMIT 1`
-	lastUntil    statement = `SELECT seq FROM @event_times WHERE organization = ? AND time <= ? ORDER BY time DESC, seq DESC LIMIT 1`
-	timeOf       statement = `SELECT time FROM @event_times WHERE organization = ? AND seq = ?`
+	insertTimes  statement = `INSERT INTO @event_times (organization, seq, time)
+		SELECT ?, CAST(p.v ->> 0 AS bigint), CAST(p.v ->> 1 AS bigint) FROM @list`
+	insertTerms statement = `INSERT INTO @event_terms (organization, term, value, seq)
+		SELECT ?, p.v ->> 0, p.v ->> 1, CAST(p.v ->> 2 AS bigint) FROM @list`
+	dropTime   statement = `DELETE FROM @event_times WHERE organization = ? AND seq = ?`
+	dropTerm   statement = `DELETE FROM @event_terms WHERE organization = ? AND term = ? AND value = ? AND seq = ?`
+	firstSince statement = `SELECT seq FROM @event_times WHERE organization = ? AND time >= ? ORDER BY time, seq LIMIT 1`
+	lastUntil  statement = `SELECT seq FROM @event_times WHERE organization = ? AND time <= ? ORDER BY time DESC, seq DESC LIMIT 1`
+	timeOf     statement = `SELECT time FROM @event_times WHERE organization = ? AND seq = ?`
 )
 
 // chunk is how many lines are indexed in one transaction, so that none holds
@@ -180,8 +169,8 @@ func (r *reader) takeCursor(ctx context.Context) (next int64, err error) {
 }
 
 func (r *reader) indexFrom(ctx context.Context, next int64) (done bool, err error) {
-	var times []timeRow
-	var found []termRow
+	var times [][2]string
+	var found [][3]string
 	n := 0
 	err = r.each(ctx, nextContents, []any{r.organization, next, int64(chunk)}, func(rows *sql.Rows) error {
 		var seq int64
@@ -198,38 +187,34 @@ func (r *reader) indexFrom(ctx context.Context, next int64) (done bool, err erro
 		if err != nil {
 			return fmt.Errorf("%w: line %d", storage.ErrCorrupt, seq)
 		}
-		times = append(times, timeRow{Organization: r.organization, Seq: seq, Time: e.Time})
+		number := strconv.FormatInt(seq, 10)
+		times = append(times, [2]string{number, strconv.FormatInt(e.Time, 10)})
 		for _, t := range terms(&e) {
-			found = append(found, termRow{Organization: r.organization, Term: t.name, Value: t.value, Seq: seq})
+			found = append(found, [3]string{t.name, t.value, number})
 		}
 		return nil
 	})
 	if err != nil || n == 0 {
 		return true, err
 	}
-	if err := insertAll(ctx, r, "event_times", &times); err != nil {
+	// In the order of the index, so that what lies together is written together.
+	slices.SortFunc(found, func(a, b [3]string) int { return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1])) })
+	if err := insertAll(ctx, r, insertTimes, times); err != nil {
 		return false, err
 	}
-	for len(found) > 0 {
-		some := found[:min(len(found), chunk)]
-		found = found[len(some):]
-		if err := insertAll(ctx, r, "event_terms", &some); err != nil {
-			return false, err
-		}
+	if err := insertAll(ctx, r, insertTerms, found); err != nil {
+		return false, err
 	}
 	_, err = r.exec(ctx, moveCursor, next, r.organization)
 	return n < chunk, err
 }
 
-// insertAll inserts rows by one statement that bun builds, and empties the list.
-func insertAll[T any](ctx context.Context, r *reader, table string, rows *[]T) error {
-	if len(*rows) == 0 {
-		return nil
+// insertAll inserts the rows of a list by one statement.
+func insertAll[T any](ctx context.Context, r *reader, q statement, rows []T) error {
+	text, err := list(rows)
+	if err == nil {
+		_, err = r.exec(ctx, q, r.organization, text)
 	}
-	ctx, _, cancel := bounded(ctx)
-	defer cancel()
-	_, err := r.bun.NewInsert().Model(rows).ModelTableExpr(r.store.table(table)).Exec(ctx)
-	*rows = nil
 	return err
 }
 

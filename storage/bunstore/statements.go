@@ -29,7 +29,7 @@ func (s *Store) writeStatements() []statement {
 		dataKeyRelation.insert, dataKeyRelation.update, dataKeyRelation.stands, otherActive, reserveSeals, readReserved,
 		recordRelation.insert, recordRelation.update, recordRelation.stands, insertEntry, deleteEntry, deleteRecord,
 		deliveryRelation.insert, settleDone, settleLater, putWindow, deleteWindow,
-		makeCursor, lockCursor, readCursor, moveCursor, nextContents, dropTime, dropTerm,
+		makeCursor, lockCursor, readCursor, moveCursor, nextContents, insertTimes, insertTerms, dropTime, dropTerm,
 	}
 	if s.postgres {
 		return append(all, lockHead, dropHead, insertLines, appendLines, leaseRows)

@@ -1,0 +1,250 @@
+package refserver_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/grants"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
+	"github.com/agentkey-dev/agentkey-go/internal/seed"
+	"github.com/agentkey-dev/agentkey-go/refserver"
+)
+
+// crowd is an organization on SQLite with much in it.
+type crowd struct {
+	*agentkeytest.Kit
+	made       seed.Seeded
+	middle, to time.Time
+	token      string
+}
+
+func newCrowd(t testing.TB, n seed.Counts) *crowd {
+	t.Helper()
+	ctx := context.Background()
+	store := dbtest.SQLite(t)(t)
+	c := &crowd{Kit: agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })}
+	from := c.Clock.Now()
+	c.Clock.Advance(90 * 24 * time.Hour)
+	c.to = c.Clock.Now()
+	c.middle = from.Add(c.to.Sub(from) / 2)
+	begun := time.Now()
+	var err error
+	c.made, err = seed.Fill(ctx, seed.Config{
+		Manager: c.Manager, Store: store, Keys: c.Config.Keys, Actor: c.Owner, From: from, To: c.to,
+	}, n)
+	fatal(t, err)
+	filled := time.Now()
+	for i := range 150 {
+		_, err := c.AddAdministrator(ctx, c.Owner, agentkey.AddAdministratorInput{Label: fmt.Sprintf("person %d", i), Role: agentkey.RoleAuditor})
+		fatal(t, err)
+		_, err = c.CreateToken(ctx, c.Owner, agentkey.CreateTokenInput{Name: fmt.Sprintf("token %d", i)})
+		fatal(t, err)
+	}
+	token, err := c.CreateToken(ctx, c.Owner, agentkey.CreateTokenInput{Name: "for HTTP"})
+	fatal(t, err)
+	c.token = string(token.Secret.Bytes())
+	made := time.Now()
+	fatal(t, seed.Index(ctx, store, c.Organization.ID))
+	t.Logf("%+v: filled in %s, indexed in %s", n, filled.Sub(begun).Round(time.Millisecond), time.Since(made).Round(time.Millisecond))
+	return c
+}
+
+func fatal(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listing is the first page of a list: read by the Manager, and its path over HTTP.
+type listing struct {
+	read func(ctx context.Context) (items int, err error)
+	path string
+}
+
+// length is how many items a method answered.
+func length[T any](items []T, err error) (int, error) { return len(items), err }
+
+func (c *crowd) listings() map[string]listing {
+	list := agentkey.ListInput{}
+	all := map[string]listing{
+		"agents": {func(ctx context.Context) (int, error) { return length(c.Agents(ctx, c.Owner, list)) }, "agents"},
+		"tools":  {func(ctx context.Context) (int, error) { return length(c.Tools(ctx, c.Owner, list)) }, "tools"},
+		"administrators": {func(ctx context.Context) (int, error) {
+			return length(c.Administrators(ctx, c.Owner, list))
+		}, "administrators"},
+		"tokens": {func(ctx context.Context) (int, error) { return length(c.Tokens(ctx, c.Owner, list)) }, "tokens"},
+		"inbox": {func(ctx context.Context) (int, error) {
+			page, err := c.Inbox(ctx, c.Owner, agentkey.InboxInput{})
+			return len(page.Items), err
+		}, "requests"},
+		"activity-of-agent": {func(ctx context.Context) (int, error) {
+			page, err := c.AgentActivity(ctx, c.Owner, c.made.Busy, agentkey.ActivityInput{})
+			return len(page.Events), err
+		}, "agents/" + c.made.Busy + "/activity"},
+		"activity-of-tool": {func(ctx context.Context) (int, error) {
+			page, err := c.ToolActivity(ctx, c.Owner, c.made.BusyTool, agentkey.ActivityInput{})
+			return len(page.Events), err
+		}, "tools/" + c.made.BusyTool + "/activity"},
+		"versions": {func(ctx context.Context) (int, error) {
+			page, err := c.InstructionVersions(ctx, c.Owner, agentkey.InstructionVersionsInput{Tool: c.made.BusyTool})
+			return len(page.Versions), err
+		}, ""},
+	}
+	for name, in := range map[string]agentkey.GrantsInput{
+		"grants": {}, "grants-of-agent": {Agent: c.made.Busy}, "grants-of-tool": {Tool: c.made.BusyTool}, "grants-denied": {Status: grants.StatusDenied},
+	} {
+		q := url.Values{}
+		for field, value := range map[string]string{"agent_id": in.Agent, "tool_id": in.Tool, "status": string(in.Status)} {
+			if value != "" {
+				q.Set(field, value)
+			}
+		}
+		all[name] = listing{func(ctx context.Context) (int, error) { return length(c.Grants(ctx, c.Owner, in)) }, "grants?" + q.Encode()}
+	}
+	for name, f := range c.filters() {
+		all[name] = listing{func(ctx context.Context) (int, error) {
+			page, err := c.Events(ctx, c.Owner, agentkey.EventsInput{Filter: f})
+			return len(page.Events), err
+		}, "audit-log?" + filterQuery(f)}
+	}
+	return all
+}
+
+// filters are every property that the log is searched by, and every pair of them:
+// of who and what has the most events, and of a rare action.
+func (c *crowd) filters() map[string]audit.Filter {
+	properties := []struct {
+		name string
+		set  func(f *audit.Filter)
+	}{
+		{"agent", func(f *audit.Filter) { f.Agent = c.made.Busy }}, {"tool", func(f *audit.Filter) { f.Tool = c.made.BusyTool }},
+		{"actor", func(f *audit.Filter) { f.Actor = c.made.Administrators[1] }}, {"action", func(f *audit.Filter) { f.Action = audit.ActionGrantDenied }},
+		{"from", func(f *audit.Filter) { f.From = c.middle.UnixMicro() }}, {"to", func(f *audit.Filter) { f.To = c.middle.UnixMicro() }},
+	}
+	all := map[string]audit.Filter{"events": {}}
+	for i, one := range properties {
+		var f audit.Filter
+		one.set(&f)
+		all["events-by-"+one.name] = f
+		for _, other := range properties[i+1:] {
+			pair := f
+			other.set(&pair)
+			all["events-by-"+one.name+"-and-"+other.name] = pair
+		}
+	}
+	return all
+}
+
+func filterQuery(f audit.Filter) string {
+	q := url.Values{}
+	for name, value := range map[string]string{"agent_id": f.Agent, "tool_id": f.Tool, "actor": f.Actor, "action": string(f.Action)} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	for name, at := range map[string]int64{"from": f.From, "to": f.To} {
+		if at > 0 {
+			q.Set(name, time.UnixMicro(at).UTC().Format("2006-01-02T15:04:05.000Z"))
+		}
+	}
+	return q.Encode()
+}
+
+// BenchmarkLists measures the first page of every list of a large organization on
+// SQLite: by the Manager, and over HTTP from a whole server. It reports the 95th
+// percentile. With AGENTKEY_PROVE set the organization has 10,000 agents, 2,000
+// tools, 50,000 grants and 1,000,000 events, otherwise a fiftieth of that.
+func BenchmarkLists(b *testing.B) {
+	n := seed.Counts{Agents: 10_000, Tools: 2_000, Grants: 50_000, Events: 1_000_000}
+	if os.Getenv("AGENTKEY_PROVE") == "" {
+		n = seed.Counts{Agents: n.Agents / 50, Tools: n.Tools / 50, Grants: n.Grants / 50, Events: n.Events / 50}
+	}
+	c := newCrowd(b, n)
+	s, err := refserver.New(c.Manager, refserver.Config{Listen: "127.0.0.1:0"})
+	fatal(b, err)
+	serve(b, s)
+	all := c.listings()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		b.Run("list="+name+"/via=manager", func(b *testing.B) {
+			percentile(b, func() error {
+				_, err := all[name].read(b.Context())
+				return err
+			})
+		})
+		if all[name].path == "" {
+			continue
+		}
+		r := get(b, s.URL()+"/api/admin/"+all[name].path)
+		r.Header.Set("Authorization", "Bearer "+c.token)
+		b.Run("list="+name+"/via=http", func(b *testing.B) {
+			percentile(b, func() error { return send(http.DefaultTransport, r.Clone(b.Context())) })
+		})
+	}
+}
+
+// percentile reports the time that 95 of 100 operations stay below.
+func percentile(b *testing.B, operation func() error) {
+	b.Helper()
+	fatal(b, operation())
+	b.ReportAllocs()
+	took := make([]time.Duration, 0, b.N)
+	for b.Loop() {
+		begun := time.Now()
+		if err := operation(); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[(len(took)*95-1)/100].Microseconds())/1000, "p95-ms")
+}
+
+// TestListsHoldTheirMemory: a page of a list takes as much memory in an
+// organization of many more agents and events. With AGENTKEY_PROVE set it has
+// 1,000 agents and then 10,000.
+func TestListsHoldTheirMemory(t *testing.T) {
+	few, many, held := 300, 1_500, 6_000
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		few, many, held = 1_000, 10_000, 20_000
+	}
+	small := bytesOfPages(t, seed.Counts{Agents: few, Tools: 120, Grants: held, Events: 10 * few})
+	large := bytesOfPages(t, seed.Counts{Agents: many, Tools: 120, Grants: held, Events: 10 * many})
+	for name, bytes := range small {
+		if large[name] > bytes*5/4+64<<10 {
+			t.Errorf("%s: %d bytes a page among %d agents, %d among %d", name, bytes, few, large[name], many)
+		}
+	}
+}
+
+// bytesOfPages is what each list that fills its page allocates for one.
+func bytesOfPages(t *testing.T, n seed.Counts) map[string]uint64 {
+	c := newCrowd(t, n)
+	out := map[string]uint64{}
+	for name, l := range c.listings() {
+		items, err := l.read(t.Context()) // prepares statements, unwraps keys
+		fatal(t, err)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 5 {
+			_, err := l.read(t.Context())
+			fatal(t, err)
+		}
+		runtime.ReadMemStats(&after)
+		if items == 100 || items == 5 {
+			out[name] = (after.TotalAlloc - before.TotalAlloc) / 5
+		}
+	}
+	return out
+}
