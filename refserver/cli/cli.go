@@ -76,6 +76,7 @@ type program struct {
 	Agents   agentsCommands   `cmd:"" help:"Agents and their keys."`
 	Tools    toolsCommands    `cmd:"" help:"Tools and their credentials."`
 	Guide    guideCommands    `cmd:"" help:"Tools' instructions: their versions, and what agents learned."`
+	Catalog  configCommands   `cmd:"" name:"config" help:"The catalog of tools as a document."`
 	Inbox    inboxCommand     `cmd:"" help:"Everything that waits for a person."`
 	Requests requestsCommands `cmd:"" help:"Access requests that wait for a decision."`
 	Grants   grantsCommands   `cmd:"" help:"Who has access to what."`

@@ -69,6 +69,16 @@ agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --instructions-file l
 	"org onboarding":  `agentkey org onboarding --dismiss`,
 	"inbox": `agentkey inbox
 agentkey inbox --kind access_request --limit 0 --json`,
+	"config export": `agentkey config export --out tools.yaml
+agentkey config export --format json`,
+	"config plan": `agentkey config plan tools.yaml
+# With what would be deleted, and which grants would end:
+agentkey config plan tools.yaml --prune`,
+	"config import": `# Shows the plan and asks:
+agentkey config import tools.yaml
+# Exactly what was looked at before, where nobody is asked:
+agentkey config import tools.yaml --prune --plan 5f0c8a3e9d1b7246c0a8e4f17b3d5926810f4c7ea2d9b6531e8f70c4a5d2b913`,
+
 	"requests list":    `agentkey requests list`,
 	"requests approve": `agentkey requests approve triage-bot linear --expires-in 8h --max-vends 20 --ticket OPS-17`,
 	"requests deny":    `agentkey requests deny triage-bot linear --reason 'Use the read-only tool'`,

@@ -177,3 +177,37 @@ func TestNoCoreDumpsAndPrivateFiles(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(info.Mode().Perm(), os.FileMode(0o600))
 }
+
+// An import on a terminal shows its plan, and only yes carries that plan out.
+func TestImportAsksOnATerminal(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tools.yaml")
+	is.New(t).NoErr(os.WriteFile(path, []byte("version: 1\ntools: []\n"), 0o600))
+	for answer, wanted := range map[string][]string{
+		"yes": {"dryRun=1&prune=1", "plan=d16e57&prune=1"}, "y": {"dryRun=1&prune=1"}, "": {"dryRun=1&prune=1"}, "no": {"dryRun=1&prune=1"},
+	} {
+		t.Run("answered "+answer, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			var asked []string
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked = append(asked, r.URL.RawQuery)
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, `{"data":{"digest":"d16e57","prune":true,"counts":{"remove":1},"items":[{"action":"remove","key":"gone","name":"Gone"}]}}`)
+			}))
+			t.Cleanup(server.Close)
+			c := openConsole(t)
+			status := make(chan int, 1)
+			go func() {
+				status <- cli.Main(t.Context(), []string{"config", "import", path, "--prune"},
+					[]string{"AGENTKEY_ADMIN_TOKEN=sk_admin_test", "AGENTKEY_URL=" + server.URL}, c.tty, c.tty, c.tty, cli.Options{})
+			}()
+			c.await(t, `remove +gone +Gone`)
+			c.await(t, `Only yes does: `)
+			_, err := io.WriteString(c.control, answer+"\n")
+			is.NoErr(err)
+			is.Equal(<-status == 0, answer == "yes")
+			is.Equal(asked, wanted)
+		})
+	}
+}

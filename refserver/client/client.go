@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -154,8 +155,10 @@ type call struct {
 	query  url.Values
 	body   any           // encoded as JSON unless nil
 	secret *vault.Secret // put into the body as credential unless nil
-	again  bool          // may be repeated
-	slow   bool          // takes as long as the log is
+	text   []byte        // sent as it is, in place of body, with media as its content type
+	media  string
+	again  bool // may be repeated
+	slow   bool // takes as long as the log is
 }
 
 // do makes the call and decodes the answer into out unless that is nil. It gives
@@ -234,6 +237,10 @@ func (c *connection) request(ctx context.Context, k call) (*http.Request, *secre
 	if err != nil {
 		return nil, nil, err
 	}
+	media := "application/json"
+	if k.media != "" {
+		body, media = &secretBody{b: bytes.Clone(k.text)}, k.media
+	}
 	req, err := http.NewRequestWithContext(ctx, k.method, u.String(), nil)
 	if err != nil {
 		body.destroy()
@@ -241,7 +248,7 @@ func (c *connection) request(ctx context.Context, k call) (*http.Request, *secre
 	}
 	if body != nil {
 		req.Body, req.ContentLength = body, int64(body.len())
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", media)
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.options.UserAgent)
