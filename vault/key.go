@@ -3,13 +3,13 @@ package vault
 import (
 	"context"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
 	"sync"
+
+	"github.com/agentkey-dev/agentkey-go/vault/internal/primitive"
 )
 
 // KeySize is the length of every data key in bytes.
@@ -107,9 +107,7 @@ func newDataKey(key []byte, p Purpose) (*DataKey, error) {
 // dataKeyID derives the id of a key. An HMAC shows nothing of its key, and the
 // label can't be the start of a row's encoding, which begins with a length.
 func dataKeyID(key []byte, p Purpose) [keyIDSize]byte {
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(dataKeyLabel + string(p)))
-	return [keyIDSize]byte(mac.Sum(nil)[:keyIDSize])
+	return [keyIDSize]byte(primitive.MAC(key, []byte(dataKeyLabel+string(p)))[:keyIDSize])
 }
 
 // ID returns the id derived from the key and its purpose: 32 lower-case

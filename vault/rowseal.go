@@ -1,10 +1,11 @@
 package vault
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+
+	"github.com/agentkey-dev/agentkey-go/vault/internal/primitive"
 )
 
 // A row seal, version 1:
@@ -87,7 +88,7 @@ func (s *RowSealer) Verify(r Row, seal []byte) error {
 	if err != nil {
 		return err
 	}
-	if !hmac.Equal(mac, seal[rowHeader:]) {
+	if !primitive.Equal(mac, seal[rowHeader:]) {
 		return ErrRowSeal
 	}
 	return nil
@@ -113,9 +114,7 @@ func (k *DataKey) rowMAC(header []byte, r Row) ([]byte, error) {
 	b = r.append(b)
 	var sum []byte
 	err := k.use(func(m *material) error {
-		mac := hmac.New(sha256.New, m.key)
-		mac.Write(b)
-		sum = mac.Sum(nil)
+		sum = primitive.MAC(m.key, b)
 		return nil
 	})
 	return sum, err

@@ -1,13 +1,14 @@
 package vault
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/agentkey-dev/agentkey-go/vault/internal/primitive"
 )
 
 // MaxPlaintext is the largest plaintext in bytes.
@@ -34,15 +35,8 @@ const (
 	maxSealed     = sealedHeader + gcmOverhead + MaxPlaintext
 )
 
-// newAEAD returns AES-GCM that draws its own nonces, from the random source of the
-// standard library, and writes them before the ciphertext: the only form that the
-// FIPS 140-3 mode of the Go runtime allows.
 func newAEAD(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("vault: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	aead, err := primitive.NewAEAD(key)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
@@ -52,7 +46,7 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 // open authenticates and decrypts nonce, ciphertext and tag. The error of the
 // standard library says nothing more than that it failed, and is dropped.
 func open(aead cipher.AEAD, box, associated []byte) ([]byte, error) {
-	plain, err := aead.Open(nil, nil, box, associated)
+	plain, err := primitive.Open(aead, box, associated)
 	if err != nil {
 		return nil, ErrOpen
 	}

@@ -191,11 +191,15 @@ func TestDependenciesAreExplained(t *testing.T) {
 // the other.
 func requirements(t *testing.T, root string) (all []byte) {
 	t.Helper()
-	nested, err := filepath.Glob(filepath.Join(root, "vault", "*", "go.mod"))
-	if err != nil {
-		t.Fatal(err)
+	paths := []string{filepath.Join(root, "go.mod")}
+	for _, pattern := range []string{"vault/*/go.mod", "vault/internal/*/*/go.mod"} {
+		nested, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(nested) == 0 {
+			t.Fatalf("%s: %d, %v", pattern, len(nested), err)
+		}
+		paths = append(paths, nested...)
 	}
-	for _, path := range append(nested, filepath.Join(root, "go.mod")) {
+	for _, path := range paths {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
