@@ -98,6 +98,11 @@ func (a *api) routes() []route {
 		{method: get, path: "/instruction-suggestions/{id}/supporters", serve: a.listInstructionSupporters},
 		{method: post, path: "/instruction-suggestions/{id}/dismiss", serve: a.dismissInstructionSuggestion},
 
+		{method: get, path: "/suggestions", serve: a.listSuggestions},
+		{method: get, path: "/suggestions/{id}", serve: a.getSuggestion},
+		{method: get, path: "/suggestions/{id}/supporters", serve: a.listSupporters},
+		{method: post, path: "/suggestions/{id}/dismiss", serve: a.dismissSuggestion},
+
 		{method: get, path: "/requests", serve: a.listInbox},
 		{method: post, path: "/requests/{id}/approve", serve: a.approve},
 		{method: post, path: "/requests/{id}/deny", serve: a.deny, free: true},

@@ -43,6 +43,7 @@ func calls(f *servertest.Fixture, owner string) []call {
 	}
 	a, key := agent()
 	granted, spare := tool(), tool()
+	wish := f.Must(201, "POST", "/api/tools/suggest", key, `{"name":"Sentry","reason":"needed"}`)["suggestion_id"].(string)
 	grant := f.Must(201, "POST", "/api/tools/"+granted+"/request", key, `{"reason":"needed"}`)["request_id"].(string)
 	must(200, "POST", "/requests/"+grant+"/approve", `{}`)
 	suspended, _ := agent()
@@ -77,6 +78,11 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/config/export", "", agentkey.OpExportCatalog, 200},
 		{"PUT", "/config/import?dryRun=1", `{"version":1,"tools":[]}`, agentkey.OpPlanImport, 200},
 		{"PUT", "/config/import", `{"version":1,"tools":[]}`, agentkey.OpImportCatalog, 200},
+
+		{"GET", "/suggestions", "", agentkey.OpReadToolSuggestions, 200},
+		{"GET", "/suggestions/" + wish, "", agentkey.OpReadToolSuggestions, 200},
+		{"GET", "/suggestions/" + wish + "/supporters", "", agentkey.OpReadToolSuggestions, 200},
+		{"POST", "/suggestions/" + wish + "/dismiss", "", agentkey.OpDismissToolSuggestion, 200},
 
 		{"GET", "/requests", "", agentkey.OpReadInbox, 200},
 		{"POST", "/requests/" + pending() + "/approve", `{}`, agentkey.OpApprove, 200},

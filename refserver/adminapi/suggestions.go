@@ -1,6 +1,8 @@
 package adminapi
 
 import (
+	"net/http"
+
 	"github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
 )
@@ -48,4 +50,56 @@ func suggestionOf(s agentkey.ToolSuggestion) suggestionItem {
 		RequestedAt: exchange.Time(s.LastRequestedAt), DismissedUntil: exchange.OptionalTime(s.DismissedUntil),
 		Tool: exchange.Optional(s.Tool), CreatedAt: exchange.Time(s.FirstRequestedAt), UpdatedAt: exchange.Time(s.UpdatedAt),
 	}
+}
+
+func (a *api) listSuggestions(x *exchange.Exchange, actor agentkey.Actor) error {
+	q := x.Query()
+	in := agentkey.ToolSuggestionsInput{Status: agentkey.SuggestionStatus(q.Text("status")), After: q.ID("cursor"), Limit: q.Limit()}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	found, err := a.manager.ToolSuggestions(x.Ctx(), actor, in)
+	if err != nil {
+		return err
+	}
+	linkNext(x, found, in.Limit, func(s agentkey.ToolSuggestion) string { return s.ID })
+	return data(x, http.StatusOK, each(found, suggestionOf))
+}
+
+func (a *api) getSuggestion(x *exchange.Exchange, actor agentkey.Actor) error {
+	id, _ := x.PathID("id")
+	return answerSuggestion(x)(a.manager.ToolSuggestion(x.Ctx(), actor, id))
+}
+
+func (a *api) dismissSuggestion(x *exchange.Exchange, actor agentkey.Actor) error {
+	id, _ := x.PathID("id")
+	return answerSuggestion(x)(a.manager.DismissToolSuggestion(x.Ctx(), actor, id))
+}
+
+func answerSuggestion(x *exchange.Exchange) func(agentkey.ToolSuggestion, error) error {
+	return func(s agentkey.ToolSuggestion, err error) error {
+		if err != nil {
+			return err
+		}
+		return data(x, http.StatusOK, suggestionOf(s))
+	}
+}
+
+// listSupporters is all who stand behind a suggestion, the one that asked last
+// first.
+func (a *api) listSupporters(x *exchange.Exchange, actor agentkey.Actor) error {
+	id, _ := x.PathID("id")
+	q := x.Query()
+	in := agentkey.ToolSupportersInput{Suggestion: id, Cursor: q.Text("cursor"), Limit: q.Limit()}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	page, err := a.manager.ToolSupporters(x.Ctx(), actor, in)
+	if err != nil {
+		return err
+	}
+	if page.Next != "" {
+		x.NextPage(page.Next)
+	}
+	return data(x, http.StatusOK, each(page.Supporters, supporterOf))
 }

@@ -70,6 +70,8 @@ func (a *api) routes() []route {
 		{method: get, path: "/api/me", serve: a.me},
 		// A HEAD would be a vend that nobody sees.
 		{method: get, path: "/api/tools/{tool_id}/credentials", serve: a.credentials, alone: true},
+		{method: get, path: "/api/tools/suggest", serve: describe(suggestSchema)},
+		{method: post, path: "/api/tools/suggest", serve: a.suggest},
 		{method: get, path: "/api/tools/{tool_id}/request", serve: describe(requestSchema)},
 		{method: post, path: "/api/tools/{tool_id}/request", serve: a.request},
 		{method: get, path: "/api/tools/{tool_id}/instructions/suggest", serve: describe(instructionsSchema)},

@@ -68,22 +68,23 @@ func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stde
 type program struct {
 	Config string `env:"AGENTKEY_CONFIG" placeholder:"FILE" help:"File of settings, lines of NAME=VALUE by the names of their environment variables, which count before it. Default: agentkey.conf in the configuration directory, if it is there."`
 
-	Serve    serveCommand     `cmd:"" help:"Run the server."`
-	Doctor   doctorCommand    `cmd:"" help:"Check settings, files, database, key, clock and every log; the server may run or not."`
-	Demo     demoCommand      `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
-	Keys     keysCommands     `cmd:"" help:"Encryption keys."`
-	Orgs     orgsCommands     `cmd:"" help:"Organizations, on the database itself."`
-	Agents   agentsCommands   `cmd:"" help:"Agents and their keys."`
-	Tools    toolsCommands    `cmd:"" help:"Tools and their credentials."`
-	Guide    guideCommands    `cmd:"" help:"Tools' instructions: their versions, and what agents learned."`
-	Catalog  configCommands   `cmd:"" name:"config" help:"The catalog of tools as a document."`
-	Inbox    inboxCommand     `cmd:"" help:"Everything that waits for a person."`
-	Requests requestsCommands `cmd:"" help:"Access requests that wait for a decision."`
-	Grants   grantsCommands   `cmd:"" help:"Who has access to what."`
-	Tokens   tokensCommands   `cmd:"" help:"Administrators' tokens."`
-	Admins   adminsCommands   `cmd:"" help:"Administrators."`
-	Org      orgCommands      `cmd:"" help:"The organization of your token."`
-	Audit    auditCommands    `cmd:"" help:"The audit log."`
+	Serve       serveCommand        `cmd:"" help:"Run the server."`
+	Doctor      doctorCommand       `cmd:"" help:"Check settings, files, database, key, clock and every log; the server may run or not."`
+	Demo        demoCommand         `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
+	Keys        keysCommands        `cmd:"" help:"Encryption keys."`
+	Orgs        orgsCommands        `cmd:"" help:"Organizations, on the database itself."`
+	Agents      agentsCommands      `cmd:"" help:"Agents and their keys."`
+	Tools       toolsCommands       `cmd:"" help:"Tools and their credentials."`
+	Guide       guideCommands       `cmd:"" help:"Tools' instructions: their versions, and what agents learned."`
+	Catalog     configCommands      `cmd:"" name:"config" help:"The catalog of tools as a document."`
+	Inbox       inboxCommand        `cmd:"" help:"Everything that waits for a person."`
+	Suggestions suggestionsCommands `cmd:"" help:"Tools that agents suggest."`
+	Requests    requestsCommands    `cmd:"" help:"Access requests that wait for a decision."`
+	Grants      grantsCommands      `cmd:"" help:"Who has access to what."`
+	Tokens      tokensCommands      `cmd:"" help:"Administrators' tokens."`
+	Admins      adminsCommands      `cmd:"" help:"Administrators."`
+	Org         orgCommands         `cmd:"" help:"The organization of your token."`
+	Audit       auditCommands       `cmd:"" help:"The audit log."`
 }
 
 const description = "AgentKey stands between AI agents and the credentials they use.\n\n" +

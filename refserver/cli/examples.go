@@ -44,7 +44,9 @@ agentkey tools list --name Linear --json`,
 agentkey tools create Linear --url linear.app
 agentkey tools create Linear --url linear.app --credential-file linear.key --credential-expires 90d
 # Every agent gets its own, and two administrators have to approve:
-agentkey tools create GitHub --per-agent --auth-type bot_token --required-approvals 2`,
+agentkey tools create GitHub --per-agent --auth-type bot_token --required-approvals 2
+# For those who suggested it:
+agentkey tools create Sentry --url sentry.io --suggestion 'Error tracker'`,
 	"tools update":             `agentkey tools update linear --instructions-file linear.md`,
 	"tools replace-credential": `agentkey tools replace-credential linear --credential-stdin --credential-expires 2027-01-31`,
 	"tools remove-credential":  `agentkey tools remove-credential linear`,
@@ -78,6 +80,10 @@ agentkey config plan tools.yaml --prune`,
 agentkey config import tools.yaml
 # Exactly what was looked at before, where nobody is asked:
 agentkey config import tools.yaml --prune --plan 5f0c8a3e9d1b7246c0a8e4f17b3d5926810f4c7ea2d9b6531e8f70c4a5d2b913`,
+	"suggestions list": `agentkey suggestions list
+agentkey suggestions list --status all --json`,
+	"suggestions show":    `agentkey suggestions show Sentry`,
+	"suggestions dismiss": `agentkey suggestions dismiss Sentry`,
 
 	"requests list":    `agentkey requests list`,
 	"requests approve": `agentkey requests approve triage-bot linear --expires-in 8h --max-vends 20 --ticket OPS-17`,

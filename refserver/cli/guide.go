@@ -186,15 +186,15 @@ func (c *guideSuggestions) Run(ctx context.Context, s *session) error {
 	})
 }
 
-// suggestionArg is an instruction suggestion as an argument.
-type suggestionArg struct {
+// learnedArg is an instruction suggestion as an argument.
+type learnedArg struct {
 	Suggestion string `arg:"" help:"Id of the suggestion."`
 }
 
 type guideAccept struct {
 	serverFlags
 	instructionFlags
-	suggestionArg
+	learnedArg
 }
 
 // Run accepts a suggestion. Without a text of its own it adds what was learned
@@ -230,7 +230,7 @@ func (c *guideAccept) Run(ctx context.Context, s *session) error {
 
 type guideDismiss struct {
 	serverFlags
-	suggestionArg
+	learnedArg
 	Reason string `required:"" help:"Why, for agents that propose the same again."`
 }
 

@@ -9,7 +9,7 @@ import (
 
 type inboxCommand struct {
 	readFlags
-	Kind  string `enum:",access_request,instruction_suggestion" default:"" help:"Only this kind: access_request or instruction_suggestion."`
+	Kind  string `enum:",access_request,tool_suggestion,instruction_suggestion" default:"" help:"Only this kind: access_request, tool_suggestion or instruction_suggestion."`
 	Limit int    `default:"100" help:"How many at most; 0 for all."`
 }
 
@@ -24,7 +24,7 @@ func (c *inboxCommand) Run(ctx context.Context, s *session) error {
 	}
 	titles := []string{"KIND", "ID", "TOOL", "ASKED BY", "ASKED", "REASON"}
 	return show(s, c.JSON, first(c.Limit, admin.Inbox(ctx, c.Kind)), titles, func(i client.InboxItem) []string {
-		return []string{i.Kind, i.ID, i.ToolName, askedBy(i), when(i.RequestedAt), i.Reason + i.Learned}
+		return []string{i.Kind, i.ID, i.ToolName + i.Name, askedBy(i), when(i.RequestedAt), i.Reason + i.Learned}
 	})
 }
 

@@ -88,6 +88,7 @@ type toolsCreate struct {
 	PerAgent          bool   `help:"Every agent gets a credential of its own, given at approval."`
 	RequiredApprovals int64  `placeholder:"1" help:"How many administrators have to approve a request."`
 	CredentialExpires moment `placeholder:"WHEN" help:"When the credential ends: 90d, 2027-01-31. Default: never."`
+	Suggestion        string `help:"The suggestion that this tool answers, by id or name. Those that it fits are answered in any case."`
 	JSON              bool   `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
 }
 
@@ -103,6 +104,13 @@ func (c *toolsCreate) Run(ctx context.Context, s *session) error {
 	in := client.NewTool{
 		Name: c.Name, Description: c.Description, URL: c.URL, AuthType: c.AuthType, Mode: "shared",
 		RequiredApprovals: c.RequiredApprovals, CredentialExpiresAt: c.CredentialExpires.resolve(s.options.Clock()),
+	}
+	if c.Suggestion != "" {
+		source, err := findSuggestion(ctx, admin, c.Suggestion)
+		if err != nil {
+			return err
+		}
+		in.Suggestion = source.id
 	}
 	if guide, err := c.instructionFlags.read(); err != nil {
 		return err

@@ -107,6 +107,7 @@ type NewTool struct {
 	RequiredApprovals   int64      `json:"requiredApprovals,omitempty"`
 	Instructions        string     `json:"instructions,omitempty"`
 	CredentialExpiresAt *time.Time `json:"credentialExpiresAt,omitempty"`
+	Suggestion          string     `json:"sourceSuggestionId,omitempty"` // the pending suggestion that it answers
 }
 
 // AddTool adds a tool; credential is nil for tools with a credential per agent.

@@ -99,6 +99,7 @@ type InboxItem struct {
 	AgentName   string    `json:"agentName,omitempty"`
 	Tool        string    `json:"toolId,omitempty"`
 	ToolName    string    `json:"toolName,omitempty"`
+	Name        string    `json:"name,omitempty"` // of a tool suggestion
 	Reason      string    `json:"reason,omitempty"`
 	Learned     string    `json:"learned,omitempty"`       // of an instruction suggestion
 	Stale       bool      `json:"stale,omitempty"`         // of one: it is for an older version
