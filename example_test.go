@@ -127,6 +127,15 @@ func ExampleManager_Vend_refused() {
 	// You have not asked for this tool yet: request access with a reason, and a person will decide.
 }
 
+// A host that takes input from its own users checks it before it asks anybody to
+// confirm, and tells everything that is wrong at once.
+func ExampleManager_CheckInput() {
+	s := openExample()
+	err := s.CheckInput(&agentkey.AddToolInput{Name: "Linear", Mode: "shared", AuthType: "api_key", URL: "ftp://linear.app"})
+	fmt.Println(err)
+	// Output: invalid: credential is required for a shared tool; url must be an http or https URL or a host name
+}
+
 // A host that authenticated the agent itself, by mutual TLS for instance, needs no
 // key. Status, grant, limits and log are the same.
 func ExampleTrustedAgent() {

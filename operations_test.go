@@ -141,7 +141,7 @@ var steps = []struct {
 			text := "Send the key as a header."
 			return s.updateTool(agentkey.UpdateToolInput{Instructions: &text, AcceptSuggestion: s.latest()})
 		},
-		[]string{"tool.updated human tool +actor +tool [tool]",
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated= version_source=",
 			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source=",
 			"tool_instruction_suggestion.accepted human tool_instruction_suggestion +actor +tool [tool_instruction_suggestion] pending>accepted version="},
 	},
@@ -150,11 +150,11 @@ var steps = []struct {
 			text := "  Send the key as a header. "
 			return s.updateTool(agentkey.UpdateToolInput{Instructions: &text})
 		},
-		[]string{"tool.updated human tool +actor +tool [tool]"},
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated="},
 	},
 	{
 		"restore", func(s *stage) error { return s.updateTool(agentkey.UpdateToolInput{RestoreVersion: s.first()}) },
-		[]string{"tool.updated human tool +actor +tool [tool]",
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated= version_source=",
 			"tool.instructions.version_created human tool_instruction_version +actor +tool [tool_instruction_version tool_guide] source=",
 			"tool.instructions.restored human tool_instruction_version +actor +tool [] restored_from="},
 	},
@@ -259,18 +259,18 @@ var steps = []struct {
 	},
 	{
 		"update a tool", func(s *stage) error { return s.updateTool(agentkey.UpdateToolInput{}) },
-		[]string{"tool.updated human tool +actor +tool [tool]"},
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated="},
 	},
 	{
 		"replace a credential", func(s *stage) error {
 			return s.updateTool(agentkey.UpdateToolInput{Credential: agentkey.NewSecret([]byte("next_test_credential"))})
 		},
-		[]string{"tool.updated human tool +actor +tool [tool]",
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated=",
 			"tool.credential_replaced human tool +actor +tool [-credential credential] sealed"},
 	},
 	{
 		"end a credential", func(s *stage) error { return s.endCredential() },
-		[]string{"tool.updated human tool +actor +tool [tool]",
+		[]string{"tool.updated human tool +actor +tool [tool] mode= rotated=",
 			"tool.updated human credential +actor +tool [credential]"},
 	},
 	{
@@ -331,7 +331,7 @@ var steps = []struct {
 			return s.updateTool(agentkey.UpdateToolInput{Name: &name, URL: &url})
 		},
 		[]string{
-			"tool.updated human tool +actor +tool [tool tool_identity]",
+			"tool.updated human tool +actor +tool [tool tool_identity] mode= rotated=",
 			"tool_suggestion.auto_resolved human tool_suggestion +actor +tool +url [tool_suggestion] pending>accepted resolution_source=",
 		},
 	},
@@ -368,7 +368,7 @@ var steps = []struct {
 	{
 		"delete a tool", func(s *stage) error { return second(s.DeleteTool(s.t.Context(), s.boss(), s.pending.Tool)) },
 		[]string{"grant.revoked human grant +actor +agent +tool [-grant -approval -approval -approval -approval] approved>revoked",
-			"tool.deleted human tool +actor +tool [-credential -tool_identity -tool_guide tool_removal tool_removal -tool]"},
+			"tool.deleted human tool +actor +tool [-credential -tool_identity -tool_guide tool_removal tool_removal -tool] approved= pending="},
 	},
 	{
 		"sweep after it", func(s *stage) error { return s.Sweep(s.t.Context()) },

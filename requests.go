@@ -27,10 +27,7 @@ func (m *Manager) RequestAccess(ctx context.Context, c Caller, in RequestInput) 
 	if err := m.validation.input(&in); err != nil {
 		return Grant{}, err
 	}
-	asked := Terms{Duration: duration(in.Duration), MaxVends: in.MaxVends, Scopes: in.Scopes}
-	if err := asked.Validate(); err != nil {
-		return Grant{}, grantError(err)
-	}
+	asked := in.terms()
 	id := newID()
 	n := c.needs()
 	n.tools, n.pairs, n.credentials, n.approvals = []string{in.Tool}, []storage.Pair{{Agent: c.id, Tool: in.Tool}}, true, true
@@ -97,6 +94,24 @@ func (m *Manager) refuseRequest(u *unit, c Caller, agent storage.Agent, tool sto
 	})
 }
 
+func (in *RequestInput) terms() Terms {
+	return Terms{Duration: duration(in.Duration), MaxVends: in.MaxVends, Scopes: in.Scopes}
+}
+
+// problems are those of the terms.
+func (in *RequestInput) problems() []FieldError {
+	return termsProblems(in.terms(), "duration", "max_vends")
+}
+
+func (in *DecisionInput) terms() Terms {
+	return Terms{Duration: duration(in.Duration), MaxVends: in.MaxVends, Scopes: in.Scopes}
+}
+
+// problems are those of the terms.
+func (in *DecisionInput) problems() []FieldError {
+	return termsProblems(in.terms(), "expiresIn", "maxVends")
+}
+
 // notify writes a notification in the transaction that it reports.
 func (m *Manager) notify(u *unit, n Notification) error {
 	if m.config.Notifier == nil {
@@ -133,10 +148,7 @@ func (m *Manager) prepare(ctx context.Context, a Actor, n needs, in *DecisionInp
 	if err := m.validation.input(in); err != nil {
 		return d, err
 	}
-	d.terms = Terms{Duration: duration(in.Duration), MaxVends: in.MaxVends, Scopes: in.Scopes}
-	if err := d.terms.Validate(); err != nil {
-		return d, grantError(err)
-	}
+	d.terms = in.terms()
 	var tool storage.Tool
 	err = m.view(ctx, a.Organization, n, func(u *unit) {
 		for _, g := range u.grants {

@@ -76,20 +76,25 @@ func (m *Manager) checkNewTool(in *AddToolInput) error {
 	if err := m.validation.input(in); err != nil {
 		return err
 	}
-	switch {
-	case in.Mode == storage.Shared && blank(in.Credential):
-		return invalid("credential", "is required for a shared tool")
-	case in.Mode == storage.PerAgent && !blank(in.Credential):
-		return invalid("credential", "must be left out: this tool has a credential for each agent")
-	case in.Mode == storage.PerAgent && !in.CredentialExpiresAt.IsZero():
-		return invalid("credentialExpiresAt", "must be left out: this tool has a credential for each agent")
-	}
-	if err := checkEnd("credentialExpiresAt", in.CredentialExpiresAt); err != nil {
-		return err
-	}
 	var err error
 	in.URL, err = normalURL(in.URL)
 	return err
+}
+
+// problems are those of the credential and of the URL.
+func (in *AddToolInput) problems() []FieldError {
+	var errs []error
+	switch {
+	case in.Mode == storage.Shared && blank(in.Credential):
+		errs = append(errs, invalid("credential", "is required for a shared tool"))
+	case in.Mode == storage.PerAgent && !blank(in.Credential):
+		errs = append(errs, invalid("credential", "must be left out: this tool has a credential for each agent"))
+	}
+	if in.Mode == storage.PerAgent && !in.CredentialExpiresAt.IsZero() {
+		errs = append(errs, invalid("credentialExpiresAt", "must be left out: this tool has a credential for each agent"))
+	}
+	_, err := normalURL(in.URL)
+	return fieldsOf(append(errs, checkEnd("credentialExpiresAt", in.CredentialExpiresAt), err)...)
 }
 
 func (u *unit) toolEvent(a Actor, action audit.Action, t storage.Tool) *entry {
@@ -180,11 +185,6 @@ func (m *Manager) checkToolChange(in *UpdateToolInput) error {
 	if err := m.validation.input(in); err != nil {
 		return err
 	}
-	if in.CredentialExpiresAt != nil {
-		if err := checkEnd("credentialExpiresAt", *in.CredentialExpiresAt); err != nil {
-			return err
-		}
-	}
 	if in.URL != nil {
 		normal, err := normalURL(*in.URL)
 		if err != nil {
@@ -196,6 +196,19 @@ func (m *Manager) checkToolChange(in *UpdateToolInput) error {
 		return invalid("restoreInstructionVersionId", "must be left out where a suggestion is accepted")
 	}
 	return nil
+}
+
+// problems are those of the URL and of the end.
+func (in *UpdateToolInput) problems() []FieldError {
+	var errs []error
+	if in.URL != nil {
+		_, err := normalURL(*in.URL)
+		errs = append(errs, err)
+	}
+	if in.CredentialExpiresAt != nil {
+		errs = append(errs, checkEnd("credentialExpiresAt", *in.CredentialExpiresAt))
+	}
+	return fieldsOf(errs...)
 }
 
 // updateNeeds is what updateTool decides on, but for what a change takes up
@@ -225,6 +238,10 @@ func (m *Manager) updateTool(u *unit, a Actor, id string, in UpdateToolInput, ne
 	}
 	tool.Revision++
 	e := u.toolEvent(a, audit.ActionToolUpdated, tool)
+	e.Details = map[string]string{"mode": string(tool.Mode), "rotated": strconv.FormatBool(next != nil)}
+	if guide.changed {
+		e.Details["version_source"] = string(guide.source)
+	}
 	if err := u.putTool(e, tool); err != nil {
 		return err
 	}
@@ -353,6 +370,7 @@ func (m *Manager) deleteTool(u *unit, a Actor, id string) (DeletedTool, error) {
 	if known, ok := u.records[recordRef{kindToolIdentity, id}]; ok {
 		u.deleteRecord(e, known)
 	}
+	e.Details = map[string]string{"approved": strconv.Itoa(out.ApprovedRevoked), "pending": strconv.Itoa(out.PendingRevoked)}
 	if err := u.removeLater(e, id); err != nil {
 		return DeletedTool{}, err
 	}

@@ -1,9 +1,11 @@
 package agentkey
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -46,10 +48,73 @@ func newValidation() (*validation, error) {
 	return &validation{v}, nil
 }
 
-// input trims the strings of the struct that in points to and checks it.
+// ruled is an input with rules that no tag can say.
+type ruled interface {
+	// problems lists what breaks them, as far as the fields that they look at hold
+	// by themselves.
+	problems() []FieldError
+}
+
+// input trims the strings of the struct that in points to and checks it. All that
+// is wrong is listed at once.
 func (v *validation) input(in any) error {
 	trim(reflect.ValueOf(in).Elem())
-	return v.check(in)
+	err := v.check(in)
+	r, ok := in.(ruled)
+	var bad *ValidationError
+	if !ok || err != nil && !errors.As(err, &bad) {
+		return err
+	}
+	if bad == nil {
+		bad = &ValidationError{}
+	}
+	bad.Fields = merge(bad.Fields, r.problems())
+	if len(bad.Fields) == 0 {
+		return nil
+	}
+	return bad
+}
+
+// CheckInput lists everything wrong with an input that could be told without
+// looking at records: in points to one of the input structs of this package, whose
+// texts are trimmed. The Manager does the same before it decides; a host calls it
+// to tell its user about these errors together with its own.
+//
+// The error is a *ValidationError.
+func (m *Manager) CheckInput(in any) error { return m.validation.input(in) }
+
+// fieldsOf are the fields that the errors complain about, each once.
+func fieldsOf(errs ...error) (fields []FieldError) {
+	for _, err := range errs {
+		var bad *ValidationError
+		if errors.As(err, &bad) {
+			fields = merge(fields, bad.Fields)
+		}
+	}
+	return fields
+}
+
+// merge adds to fields those that are not among them.
+func merge(fields, more []FieldError) []FieldError {
+	for _, f := range more {
+		if !slices.ContainsFunc(fields, func(known FieldError) bool { return known.Field == f.Field }) {
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// termsProblems checks each of the limits of a grant by itself, under the names
+// that an input has for them.
+func termsProblems(t Terms, duration, vends string) []FieldError {
+	names := map[string]string{"duration": duration, "max_vends": vends, "scopes": "scopes"}
+	var fields []FieldError
+	for _, one := range []Terms{{Duration: t.Duration}, {MaxVends: t.MaxVends}, {Scopes: t.Scopes}} {
+		for _, f := range fieldsOf(grantError(one.Validate())) {
+			fields = append(fields, FieldError{Field: names[f.Field], Message: f.Message})
+		}
+	}
+	return fields
 }
 
 func (v *validation) check(in any) error {

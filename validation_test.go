@@ -472,3 +472,39 @@ func TestRequestContext(t *testing.T) {
 	is.True(strings.HasPrefix(e.Personal.UserAgent, "agent\uFFFD"))
 	is.True(len(e.Personal.UserAgent) <= 1024)
 }
+
+// TestAllMistakesAtOnce: what tags say and what they can't say come in one list.
+func TestAllMistakesAtOnce(t *testing.T) {
+	t.Parallel()
+	k := newStage(t)
+	early := time.Unix(-1, 0)
+	bad := "ftp://x/y"
+	tests := map[string]struct {
+		in   any
+		want string
+	}{
+		"tool": {&agentkey.AddToolInput{Name: "x", Mode: "shared", AuthType: "other", URL: bad, CredentialExpiresAt: early}, "name credential credentialExpiresAt url"},
+		"tool of agents": {&agentkey.AddToolInput{
+			Name: "ok", Mode: "per_agent", AuthType: "other", Credential: agentkey.NewSecret([]byte("lin_api_test_x")), CredentialExpiresAt: time.Unix(1, 0),
+		}, "credential credentialExpiresAt"},
+		"change":   {&agentkey.UpdateToolInput{Name: new("x"), URL: &bad, CredentialExpiresAt: &early}, "name url credentialExpiresAt"},
+		"request":  {&agentkey.RequestInput{Tool: "t", Reason: "four", Duration: -1, MaxVends: 1 << 62, Scopes: []string{}}, "reason duration max_vends scopes"},
+		"decision": {&agentkey.DecisionInput{Duration: 1 << 62, MaxVends: -1, Scopes: []string{"a", "a"}}, "maxVends expiresIn scopes"},
+		"right":    {&agentkey.RequestInput{Tool: "t", Reason: "  needed "}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			err := k.CheckInput(tt.in)
+			var invalid *agentkey.ValidationError
+			is.Equal(errors.As(err, &invalid), tt.want != "")
+			var fields []string
+			if invalid != nil {
+				for _, f := range invalid.Fields {
+					fields = append(fields, f.Field)
+				}
+			}
+			is.Equal(strings.Join(fields, " "), tt.want)
+		})
+	}
+}

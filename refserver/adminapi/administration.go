@@ -95,6 +95,7 @@ func (a *api) createAdministrator(x *exchange.Exchange, actor agentkey.Actor) er
 		f.Text("label", &in.Label)
 		f.Text("kind", &in.Kind)
 		f.Text("role", (*string)(&in.Role))
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
@@ -110,11 +111,12 @@ func (a *api) updateAdministrator(x *exchange.Exchange, actor agentkey.Actor) er
 	err := x.Read(needed, func(f *exchange.Fields) {
 		f.OptionalText("label", &in.Label)
 		f.OptionalText("role", &role)
+		in.Role = (*agentkey.Role)(role)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
 	}
-	in.Role = (*agentkey.Role)(role)
 	id, _ := x.PathID("id")
 	return answerAdministrator(x, http.StatusOK)(a.manager.UpdateAdministrator(x.Ctx(), actor, id, in))
 }
@@ -161,6 +163,7 @@ func (a *api) createToken(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Text("administrator", &in.Administrator)
 		f.Text("name", &in.Name)
 		f.Seconds("expiresIn", &in.ExpiresIn)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err

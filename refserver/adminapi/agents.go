@@ -93,6 +93,7 @@ func (a *api) createAgent(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Text("owner", &in.Owner)
 		f.Seconds("keyExpiresIn", &in.KeyExpiresIn)
 		f.Texts("addresses", &in.Addresses)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
@@ -121,6 +122,7 @@ func (a *api) updateAgent(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.OptionalText("name", &in.Name)
 		f.OptionalText("description", &in.Description)
 		f.OptionalText("owner", &in.Owner)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
@@ -173,6 +175,7 @@ func (a *api) rotateKey(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Seconds("grace", &in.Grace)
 		f.Seconds("expiresIn", &in.ExpiresIn)
 		f.Texts("addresses", &in.Addresses)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package adminapi
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,32 +15,32 @@ import (
 const auditTime = 15 * time.Minute
 
 type eventItem struct {
-	ID           string            `json:"id"`
-	Organization string            `json:"organizationId"`
-	ActorType    string            `json:"actorType"`
-	ActorID      *string           `json:"actorId"`
-	ActorLabel   *string           `json:"actorLabel"`
-	Action       audit.Action      `json:"action"`
-	TargetType   *string           `json:"targetType"`
-	TargetID     *string           `json:"targetId"`
-	Metadata     map[string]string `json:"metadata"`
-	CreatedAt    string            `json:"createdAt"`
-	Seq          int64             `json:"seq"`
-	Outcome      audit.Outcome     `json:"outcome"`
-	Reason       *string           `json:"reason"`
-	Agent        *string           `json:"agentId"`
-	Tool         *string           `json:"toolId"`
-	Grant        *string           `json:"grantId"`
-	Request      *string           `json:"requestId"`
-	Count        *int64            `json:"count"` // of aggregates
-	Leaf         string            `json:"leafHash"`
+	ID           string         `json:"id"`
+	Organization string         `json:"organizationId"`
+	ActorType    string         `json:"actorType"`
+	ActorID      *string        `json:"actorId"`
+	ActorLabel   *string        `json:"actorLabel"`
+	Action       audit.Action   `json:"action"`
+	TargetType   *string        `json:"targetType"`
+	TargetID     *string        `json:"targetId"`
+	Metadata     map[string]any `json:"metadata"`
+	CreatedAt    string         `json:"createdAt"`
+	Seq          int64          `json:"seq"`
+	Outcome      audit.Outcome  `json:"outcome"`
+	Reason       *string        `json:"reason"`
+	Agent        *string        `json:"agentId"`
+	Tool         *string        `json:"toolId"`
+	Grant        *string        `json:"grantId"`
+	Request      *string        `json:"requestId"`
+	Count        *int64         `json:"count"` // of aggregates
+	Leaf         string         `json:"leafHash"`
 }
 
 func eventOf(e agentkey.LoggedEvent) eventItem {
 	item := eventItem{
 		ID: strconv.FormatInt(e.Seq, 10), Organization: e.Organization,
 		ActorType: e.Actor.Kind, ActorID: exchange.Optional(e.Actor.ID), ActorLabel: exchange.Optional(e.Personal.ActorLabel),
-		Action: e.Action, TargetType: exchange.Optional(e.Target.Kind), TargetID: exchange.Optional(e.Target.ID),
+		Action: e.Action, TargetType: exchange.Optional(targetType(e.Target.Kind)), TargetID: exchange.Optional(e.Target.ID),
 		Metadata: metadata(e), CreatedAt: exchange.Time(e.Time), Seq: e.Seq, Outcome: e.Outcome, Reason: exchange.Optional(e.Reason),
 		Agent: exchange.Optional(e.Agent), Tool: exchange.Optional(e.Tool), Grant: exchange.Optional(e.Grant.ID),
 		Request: exchange.Optional(e.Request), Leaf: e.Leaf.String(),
@@ -50,23 +49,6 @@ func eventOf(e agentkey.LoggedEvent) eventItem {
 		item.Count = &e.Count
 	}
 	return item
-}
-
-// metadata is what an event says in the contract's names; nil when nothing.
-func metadata(e agentkey.LoggedEvent) map[string]string {
-	m := maps.Clone(e.Details)
-	for _, fact := range [][2]string{
-		{"agentId", e.Agent}, {"agentName", e.Personal.AgentLabel}, {"toolId", e.Tool}, {"toolName", e.Personal.ToolLabel},
-	} {
-		if fact[1] == "" {
-			continue
-		}
-		if m == nil {
-			m = make(map[string]string)
-		}
-		m[fact[0]] = fact[1]
-	}
-	return m
 }
 
 func (a *api) listEvents(x *exchange.Exchange, actor agentkey.Actor) error {

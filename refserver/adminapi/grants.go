@@ -138,7 +138,11 @@ func decision(f *exchange.Fields, in *agentkey.DecisionInput) {
 func (a *api) approve(x *exchange.Exchange, actor agentkey.Actor) error {
 	var in agentkey.DecisionInput
 	defer func() { in.Credential.Destroy() }()
-	if err := x.Read(needed, func(f *exchange.Fields) { decision(f, &in) }); err != nil {
+	err := x.Read(needed, func(f *exchange.Fields) {
+		decision(f, &in)
+		f.Check(a.manager.CheckInput, &in)
+	})
+	if err != nil {
 		return err
 	}
 	id, _ := x.PathID("id")
@@ -157,14 +161,15 @@ func (a *api) deny(x *exchange.Exchange, actor agentkey.Actor) error {
 func (a *api) assign(x *exchange.Exchange, actor agentkey.Actor) error {
 	var in agentkey.AssignInput
 	defer func() { in.Credential.Destroy() }()
+	in.Agent, _ = x.PathID("id")
 	err := x.Read(needed, func(f *exchange.Fields) {
 		f.ID("toolId", &in.Tool)
 		decision(f, &in.DecisionInput)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
 	}
-	in.Agent, _ = x.PathID("id")
 	return answerGrant(x, http.StatusCreated)(a.manager.Assign(x.Ctx(), actor, in))
 }
 

@@ -100,12 +100,13 @@ func (a *api) createTool(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Secret("credential", &in.Credential)
 		f.Time("credentialExpiresAt", &expires)
 		f.Text("sourceSuggestionId", &in.Suggestion)
+		if expires != nil {
+			in.CredentialExpiresAt = *expires
+		}
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
-	}
-	if expires != nil {
-		in.CredentialExpiresAt = *expires
 	}
 	return answerTool(x, http.StatusCreated)(a.manager.AddTool(x.Ctx(), actor, in))
 }
@@ -123,6 +124,7 @@ func (a *api) updateTool(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Time("credentialExpiresAt", &in.CredentialExpiresAt)
 		f.ID("acceptedInstructionSuggestionId", &in.AcceptSuggestion)
 		f.ID("restoreInstructionVersionId", &in.RestoreVersion)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err

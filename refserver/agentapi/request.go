@@ -35,6 +35,7 @@ func (a *api) request(x *exchange.Exchange) error {
 		f.Int("max_vends", &in.MaxVends)
 		f.Texts("scopes", &in.Scopes)
 		f.Text("ticket", &in.Ticket)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err

@@ -105,10 +105,19 @@ type Fields struct {
 	object   strictjson.Value
 	known    []string
 	problems []agentkey.FieldError
+	rules    func() error // nil: there are none
+}
+
+// Check gives the input that was filled, and what finds the rules that it breaks:
+// the Manager's CheckInput. It is asked only when a member is wrong already, so
+// that one answer lists everything; else the Manager says so itself, once it
+// knows who asks.
+func (f *Fields) Check(check func(in any) error, in any) {
+	f.rules = func() error { return check(in) }
 }
 
 func (f *Fields) end(strict bool) error {
-	if strict && len(f.problems) == 0 {
+	if strict {
 		for _, name := range f.object.Names() {
 			if !slices.Contains(f.known, name) {
 				// The name itself may be a secret in the wrong place.
@@ -117,10 +126,25 @@ func (f *Fields) end(strict bool) error {
 			}
 		}
 	}
-	if len(f.problems) > 0 {
-		return &agentkey.ValidationError{Fields: f.problems}
+	if len(f.problems) == 0 {
+		return nil
 	}
-	return nil
+	var invalid *agentkey.ValidationError
+	if f.rules != nil && errors.As(f.rules(), &invalid) {
+		for _, p := range invalid.Fields {
+			if !f.refused(p.Field) {
+				f.problems = append(f.problems, p)
+			}
+		}
+	}
+	return &agentkey.ValidationError{Fields: f.problems}
+}
+
+// refused reports whether a member or a part of it was found wrong already.
+func (f *Fields) refused(name string) bool {
+	return slices.ContainsFunc(f.problems, func(known agentkey.FieldError) bool {
+		return known.Field == name || strings.HasPrefix(known.Field, name+".")
+	})
 }
 
 func (f *Fields) refuse(name, message string) {
