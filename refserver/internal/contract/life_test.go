@@ -158,6 +158,11 @@ func TestLifeOfAnUnchangedAgent(t *testing.T) {
 		is.Equal(words(left.status, left.header.Get("X-RateLimit-Policy")), "429 120;w=60")
 		f.Clock.Add(left.wait(t, f.Clock.Now()))
 
+		// It says what it learned.
+		learned := a.call("POST", vended.text(t, "suggest_instructions_endpoint"), map[string]string{"learned": "Lists end at 100.", "why": "I counted."})
+		is.Equal(words(learned.status, learned.text(t, "status"), learned.body["existing"]), "201 pending false")
+		is.Equal(learned.header.Get("X-RateLimit-Policy"), "10;w=3600")
+
 		// Revoked, it is told apart from denied, and asks under the same id.
 		admin("DELETE", "/agents/"+id+"/tools/"+tool, "")
 		is.Equal(a.call("GET", "/api/tools/"+tool+"/credentials", nil).status, 403)
