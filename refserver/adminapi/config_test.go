@@ -143,7 +143,7 @@ func TestPlanAndImport(t *testing.T) {
 		is.Equal(names, map[string]bool{"linear=Linear issues": true, "fresh=no": true})
 		applied := f.Do("GET", "/api/admin/audit-log?action=config.import_applied", f.Owner, "").Items(t)
 		is.Equal(len(applied), 1)
-		is.Equal(applied[0]["metadata"], map[string]any{"created": "1", "updated": "1", "unchanged": "0", "removed": "2", "kept": "0"})
+		is.Equal(applied[0]["metadata"], map[string]any{"created": 1.0, "updated": 1.0, "unchanged": 0.0, "removed": 2.0, "removedPreviewOnly": 0.0})
 		is.Equal(applied[0]["targetId"], f.Organization)
 	})
 }
