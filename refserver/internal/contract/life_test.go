@@ -163,6 +163,18 @@ func TestLifeOfAnUnchangedAgent(t *testing.T) {
 		is.Equal(words(learned.status, learned.text(t, "status"), learned.body["existing"]), "201 pending false")
 		is.Equal(learned.header.Get("X-RateLimit-Policy"), "10;w=3600")
 
+		// It says what it misses; what it misses is there already under another name.
+		missed := a.call("POST", "/api/tools/suggest", map[string]string{"name": "Jira", "reason": "to look up tickets"})
+		is.Equal(words(missed.status, missed.text(t, "status"), missed.body["existing"]), "201 pending false")
+		there := a.call("POST", "/api/tools/suggest", map[string]string{"name": "linear", "reason": "to look up tickets"})
+		is.Equal(words(there.status, there.text(t, "tool_id"), there.header.Get("X-RateLimit-Limit")), words(409, tool, "10"))
+		admin("POST", "/suggestions/"+missed.text(t, "suggestion_id")+"/dismiss", "")
+		resting := a.call("POST", "/api/tools/suggest", map[string]string{"name": "Jira", "reason": "to look up tickets"})
+		is.Equal(resting.status, 409)
+		until, err := time.Parse("2006-01-02T15:04:05.000Z", resting.text(t, "retry_after"))
+		is.NoErr(err)
+		is.Equal(until.Sub(f.Clock.Now()), 24*time.Hour)
+
 		// Revoked, it is told apart from denied, and asks under the same id.
 		admin("DELETE", "/agents/"+id+"/tools/"+tool, "")
 		is.Equal(a.call("GET", "/api/tools/"+tool+"/credentials", nil).status, 403)
