@@ -307,6 +307,29 @@ func TestCatalogLimitHoldsInAPlan(t *testing.T) {
 	is.Equal(len(exported(t, k).Tools), 2)
 }
 
+// TestImportKeepsWhatIsNotInTheDocument: without Prune a missing tool stays as it
+// is, with its credential and who has access.
+func TestImportKeepsWhatIsNotInTheDocument(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	ctx := t.Context()
+	k := agentkeytest.New(t)
+	bot, key := k.Agent("bot")
+	tool := k.Tool("Linear", "lin_api_test_1")
+	k.Allow(bot, tool)
+	plan, err := k.ImportCatalog(ctx, k.Owner, document(entry("fresh", "Fresh")), agentkey.ImportOptions{})
+	is.NoErr(err)
+	is.Equal(lines(plan), []string{"create 1 fresh", "remove 0 linear kept"})
+	v, err := k.Vend(ctx, key, tool.ID)
+	is.NoErr(err)
+	v.Credential.Destroy()
+
+	_, err = k.ImportCatalog(ctx, k.Owner, document(entry("fresh", "Fresh")), agentkey.ImportOptions{Prune: true})
+	is.NoErr(err)
+	_, err = k.Vend(ctx, key, tool.ID)
+	is.True(errors.Is(err, agentkey.ErrNoTool))
+}
+
 func TestImportIsThePlannedOneOrNone(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

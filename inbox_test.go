@@ -14,6 +14,7 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
 // inbox is the ids of everything that waits, read in pages of so many.
@@ -67,7 +68,8 @@ func TestInboxHoldsWhatIsPending(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			is := is.New(t)
-			k := agentkeytest.New(t)
+			store := memstore.New()
+			k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })
 			_, key := k.Agent("bot")
 			_, otherKey := k.Agent("other")
 			tool := k.Tool("Linear", "lin_api_test_1")
@@ -83,6 +85,11 @@ func TestInboxHoldsWhatIsPending(t *testing.T) {
 				want = []string{kept.ID, g.ID}
 			}
 			is.Equal(inbox(t, k, 100), want)
+			is.NoErr(store.View(ctx, k.Organization.ID, func(ctx context.Context, tx storage.ReadTx) error {
+				left, err := tx.ScanRecords(ctx, storage.Scan{Kind: "access_request", Limit: 100})
+				is.Equal(len(left), len(want)) // a list skips what is no longer pending: nothing may pile up unseen
+				return err
+			}))
 			agreed, err := k.Reconcile(ctx, k.Owner)
 			is.NoErr(err)
 			is.Equal(agreed.Findings, nil)

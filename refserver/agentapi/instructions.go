@@ -36,6 +36,7 @@ func (a *api) suggestInstructions(x *exchange.Exchange) error {
 	err = x.Read(exchange.Body{Limit: maxBody, Advice: "Shorten what you learned and why."}, func(f *exchange.Fields) {
 		f.Text("learned", &in.Learned)
 		f.Text("why", &in.Why)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err

@@ -33,6 +33,7 @@ func (a *api) suggest(x *exchange.Exchange) error {
 		f.Text("name", &in.Name)
 		f.Text("url", &in.URL)
 		f.Text("reason", &in.Reason)
+		f.Check(a.manager.CheckInput, &in)
 	})
 	if err != nil {
 		return err
