@@ -17,10 +17,10 @@ SOFTHSM := $(AGENTKEY_TEST_SOFTHSM)$(wildcard /usr/lib/softhsm/libsofthsm2.so /u
 MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if $(SOFTHSM),, the tests on SoftHSM (not installed);)$(if \
 	$(shell command -v curl),, the commands of the README (no curl);)
 
-.PHONY: test whole build vet format lint unit faults nested prove bench fuzz cover
+.PHONY: test whole build vet format lint unit alone nested prove bench fuzz cover
 .NOTPARALLEL:
 
-test: whole build vet format lint unit faults nested
+test: whole build vet format lint unit alone nested
 	@missing='$(MISSING)'; echo "make test: passed; left out: $${missing:-nothing}"
 
 # With CI set, what is missing is a failure, and shows before anything runs.
@@ -42,10 +42,12 @@ lint:
 unit:
 	$(GO) test $(RACE) -timeout 30m ./...
 
-# A fault at every single storage call of every operation, in every way. The race
-# detector would make it five times as long; with it, unit runs the most telling ways.
-faults:
+# Without the race detector: a fault at every single storage call of every operation,
+# in every way, which would take five times as long with it (unit runs every
+# operation without a fault), and what a page of a list allocates.
+alone:
 	$(GO) test -run '^TestEveryStorageCallFails$$' -count=1 .
+	$(GO) test -run '^TestListsHoldTheirMemory$$' -count=1 ./refserver
 
 nested:
 	@for dir in $(NESTED); do echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $(GO) test $(RACE) ./...) || exit 1; done

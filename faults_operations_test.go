@@ -517,15 +517,21 @@ func readFaults() []faultOperation {
 				return answer(s.Inbox(ctx, s.Owner, agentkey.InboxInput{}))
 			}
 		}},
-		as("InstructionSuggestion", func(ctx context.Context, s *scene) (any, error) {
-			return answer(s.Kit.Manager.InstructionSuggestion(ctx, s.Owner, s.learned))
-		}),
+		{method: "InstructionSuggestion", prepare: func(s *scene) call {
+			learned := s.learn("Pages end at 100 items.")
+			return func(ctx context.Context) (any, error) {
+				return answer(s.Kit.Manager.InstructionSuggestion(ctx, s.Owner, learned))
+			}
+		}},
 		as("InstructionSuggestions", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.InstructionSuggestions(ctx, s.Owner, agentkey.InstructionSuggestionsInput{Tool: s.linear.ID}))
 		}),
-		as("InstructionSupporters", func(ctx context.Context, s *scene) (any, error) {
-			return answer(s.InstructionSupporters(ctx, s.Owner, agentkey.InstructionSupportersInput{Suggestion: s.learned}))
-		}),
+		{method: "InstructionSupporters", prepare: func(s *scene) call {
+			learned := s.learn("Pages end at 100 items.")
+			return func(ctx context.Context) (any, error) {
+				return answer(s.InstructionSupporters(ctx, s.Owner, agentkey.InstructionSupportersInput{Suggestion: learned}))
+			}
+		}},
 		as("InstructionVersion", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Kit.Manager.InstructionVersion(ctx, s.Owner, s.linear.ID, ""))
 		}),
@@ -541,6 +547,9 @@ func readFaults() []faultOperation {
 		}),
 		as("Profile", func(ctx context.Context, s *scene) (any, error) { return answer(s.Profile(ctx, s.botKey)) }),
 		still(as("PublicKey", func(_ context.Context, s *scene) (any, error) { return s.PublicKey(), nil })),
+		still(as("CheckInput", func(_ context.Context, s *scene) (any, error) {
+			return onlyError(s.CheckInput(&agentkey.RequestInput{Tool: s.linear.ID, Reason: "to file issues"}))
+		})),
 		still(as("PublicKeys", func(_ context.Context, s *scene) (any, error) { return s.PublicKeys(), nil })),
 		as("Ready", func(ctx context.Context, s *scene) (any, error) { return onlyError(s.Ready(ctx)) }),
 		as("Reconcile", func(ctx context.Context, s *scene) (any, error) { return answer(s.Reconcile(ctx, s.Owner)) }),
