@@ -185,17 +185,6 @@ func TestUnknownWordsAreNotRepeated(t *testing.T) {
 	})
 }
 
-func TestHelpIsNoError(t *testing.T) {
-	t.Parallel()
-	for _, command := range leaves(t) {
-		is := is.New(t)
-		r := run(t.Context(), nil, "", append(strings.Fields(command.Path()), "--help")...)
-		is.Equal(r.status, 0)
-		is.True(strings.Contains(r.out, "Usage: agentkey "))
-		is.Equal(r.errors, "")
-	}
-}
-
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{

@@ -1,6 +1,8 @@
 package cli_test
 
 import (
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,6 +28,7 @@ func words(line string) []string {
 // TestEveryCommandHasAnExampleThatParses, and that is of this command. No
 // example is of a command that is not there.
 func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
+	withoutRace(t)
 	t.Parallel()
 	examples := cli.ShownExamples()
 	commands := leaves(t)
@@ -63,6 +66,7 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 
 // TestHelpShowsExamples as they are, in both ways of asking for help.
 func TestHelpShowsExamples(t *testing.T) {
+	withoutRace(t)
 	t.Parallel()
 	for _, command := range leaves(t) {
 		is := is.New(t)
@@ -70,7 +74,11 @@ func TestHelpShowsExamples(t *testing.T) {
 		r := run(t.Context(), nil, "", append([]string{"help"}, path...)...)
 		is.Equal(r.status, 0)
 		is.Equal(r.errors, "")
-		is.Equal(r.out, run(t.Context(), nil, "", append(path, "--help")...).out)
+		flag := run(t.Context(), nil, "", append(path, "--help")...)
+		is.Equal(flag.status, 0)
+		is.Equal(flag.errors, "")
+		is.Equal(flag.out, r.out)
+		is.True(strings.Contains(r.out, "Usage: agentkey "))
 		for line := range strings.Lines(cli.ShownExamples()[strings.Join(path, " ")]) {
 			if !strings.Contains(r.out, "    "+strings.TrimSpace(line)+"\n") {
 				t.Errorf("the help of %v does not show %q:\n%s", path, line, r.out)
@@ -107,5 +115,13 @@ func TestEveryReadCanPrintJSON(t *testing.T) {
 	}
 	if n < 12 {
 		t.Errorf("only %d reads were looked at", n)
+	}
+}
+
+// withoutRace skips a test under the race detector, which makes building a parser
+// for each command take minutes: make alone runs it without.
+func withoutRace(t *testing.T) {
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("make alone runs this without the race detector")
 	}
 }

@@ -25,10 +25,10 @@ func TestGrantSummaries(t *testing.T) {
 		agents, tools := scatter(t, s, "acme", 8, 6)
 		scatter(t, s, "globex", 8, 6) // has the same ids, and is never answered
 		statuses := []grants.Status{grants.StatusPending, grants.StatusApproved, grants.StatusDenied}
-		is.NoErr(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
-			for _, limit := range []int{1, 2, 100} {
-				for _, q := range []storage.SummaryQuery{{Agents: agents}, {Tools: tools}, {Agents: append(agents[:2:2], "nobody", agents[0])}, {}} {
-					q.Statuses, q.Limit = statuses, limit
+		for _, limit := range []int{1, 2, 100} {
+			for _, q := range []storage.SummaryQuery{{Agents: agents}, {Tools: tools}, {Agents: append(agents[:2:2], "nobody", agents[0])}, {}} {
+				q.Statuses, q.Limit = statuses, limit
+				is.NoErr(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
 					got, err := tx.(storage.Summarizer).GrantSummaries(ctx, q)
 					is.NoErr(err)
 					want, err := singly(ctx, tx, q)
@@ -39,10 +39,10 @@ func TestGrantSummaries(t *testing.T) {
 					slices.SortFunc(got, order)
 					slices.SortFunc(want, order)
 					is.Equal(fmt.Sprint(got), fmt.Sprint(want))
-				}
+					return nil
+				}))
 			}
-			return nil
-		}))
+		}
 		for _, q := range []storage.SummaryQuery{
 			{Agents: agents, Statuses: statuses}, {Agents: agents, Tools: tools, Limit: 1}, {Agents: make([]string, storage.MaxIDs+1), Limit: 1}, {Tools: []string{"\x00"}, Limit: 1},
 		} {

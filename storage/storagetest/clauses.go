@@ -19,7 +19,7 @@ func clauses() []clause {
 		{"atomicity", "rerun", "fn may run more than once; only its last run counts.", checkRerun, nil},
 		{"atomicity", "conflict-is-result", "a Put that finds an id or a unique value taken, or another revision than Revision-1, and a Delete that finds another revision, answers false, changes nothing, and leaves the transaction usable.", checkConflict, nil},
 		{"atomicity", "poison", "any error of a Tx method dooms the transaction: every later method answers ErrPoisoned, and Update returns an error and keeps nothing, also when fn returns nil.", checkPoison, nil},
-		{"atomicity", "unknown", "when the commit is not answered, Update finds out under the head whether its lines stand at their numbers, and answers nil or an error accordingly. Only when it can't find out within ResolveTime, or appended nothing, does it answer ErrUnknown.", checkUnknown, needLostCommits},
+		{"atomicity", "unknown", "when the commit is not answered, Update finds out under the head whether its lines stand at their numbers, and answers nil or an error accordingly. Only when it can't find out within ResolveTime, and by OutcomeTime after its context's deadline, or appended nothing, does it answer ErrUnknown.", checkUnknown, needLostCommits},
 		{"atomicity", "nested", "Update or View called with the context of a running fn answers ErrNested.", checkNested, nil},
 		{"atomicity", "done", "a Tx used after its fn returned answers ErrClosed.", checkDone, nil},
 		{"atomicity", "cancelled", "a context that ends while fn runs, or before, undoes the Update.", checkCancelled, nil},
