@@ -44,10 +44,11 @@ unit:
 
 # Without the race detector: a fault at every single storage call of every operation,
 # in every way, which would take five times as long with it (unit runs every
-# operation without a fault), what a page of a list allocates, the help of every command.
+# operation without a fault), what a page of a list allocates, an import at its bound,
+# and what builds the parser of the command line a hundred times.
 alone:
-	$(GO) test -run '^TestEveryStorageCallFails$$' -count=1 .
-	$(GO) test -run '^(TestListsHoldTheirMemory|TestHelpShowsExamples|TestEveryCommandHasAnExampleThatParses)$$' -count=1 ./refserver ./refserver/cli
+	$(GO) test -run '^(TestEveryStorageCallFails|TestImportAtItsBound)$$' -count=1 .
+	$(GO) test -run '^(TestListsHoldTheirMemory|TestHelpShowsExamples|TestEveryCommandHasAnExampleThatParses|TestPostgresElsewhereIsChecked)$$' -count=1 ./refserver ./refserver/cli
 
 nested:
 	@for dir in $(NESTED); do echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $(GO) test $(RACE) ./...) || exit 1; done

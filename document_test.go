@@ -445,8 +445,8 @@ func TestImportIsBounded(t *testing.T) {
 // The longest imports that are allowed fit into one transaction.
 func TestImportAtItsBound(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("1500 tools on two databases")
+	if testing.Short() || underRace() {
+		t.Skip("1500 tools on two databases; make alone runs it without the race detector")
 	}
 	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
 		is := is.New(t)
