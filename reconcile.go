@@ -7,16 +7,12 @@ import (
 	"log/slog"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
-	"github.com/agentkey-dev/agentkey-go/grants"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // maxDiscrepancies bounds what a Reconciliation lists.
 const maxDiscrepancies = 1000
-
-// rowsPage is how many rows one step of a reconciliation compares.
-const rowsPage = 500
 
 // Reconcile replays the organization's log and compares what it says with the
 // records. It finds what row seals can't: a whole old row put back, a row
@@ -83,10 +79,8 @@ func (r *reconciler) run(ctx context.Context) error {
 		return err
 	}
 	r.began = r.next
-	for _, step := range []func(context.Context) error{r.singles, r.agents, r.tools, r.grants, r.records} {
-		if err := step(ctx); err != nil {
-			return err
-		}
+	if err := (rowWalk{organization: r.organization, page: r.page, check: r.check}).run(ctx); err != nil {
+		return err
 	}
 	listed, _ := r.replay.Discrepancies()
 	for _, d := range listed {
@@ -196,154 +190,11 @@ func (r *reconciler) check(u *unit, row vault.Row, seal []byte) {
 	}
 }
 
-func (r *reconciler) singles(ctx context.Context) error {
-	return r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		o, ok, err := tx.Organization(ctx)
-		if err != nil {
-			return err
-		}
-		if ok {
-			o.ID = r.organization
-			r.check(u, o.Row(u.installation), o.Seal)
-		}
-		keys, err := tx.DataKeys(ctx)
-		for _, k := range keys {
-			k.Organization = r.organization
-			r.check(u, k.Row(u.installation), k.Seal)
-		}
-		return err
-	})
-}
-
-func (r *reconciler) agents(ctx context.Context) error {
-	for q := (storage.AgentQuery{Limit: rowsPage}); ; {
-		var found []storage.Agent
-		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-			page, err := tx.Agents(ctx, q)
-			if err != nil || len(page.Agents) == 0 {
-				found = nil
-				return err
-			}
-			found = page.Agents
-			ids := make([]string, len(found))
-			for i, a := range found {
-				a.Organization = r.organization
-				ids[i] = a.ID
-				r.check(u, a.Row(u.installation), a.Seal)
-			}
-			keys, err := tx.Keys(ctx, storage.KeyQuery{Agents: ids})
-			for _, k := range keys {
-				k.Organization = r.organization
-				r.check(u, k.Row(u.installation), k.Seal)
-			}
-			return err
-		})
-		if err != nil || len(found) < rowsPage {
-			return err
-		}
-		q.After = found[len(found)-1].ID
-	}
-}
-
-func (r *reconciler) tools(ctx context.Context) error {
-	for q := (storage.ToolQuery{Limit: rowsPage}); ; {
-		var found []storage.Tool
-		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-			page, err := tx.Tools(ctx, q)
-			if err != nil {
-				return err
-			}
-			found = page.Tools
-			refs := make([]storage.CredentialRef, len(found))
-			for i, t := range found {
-				t.Organization = r.organization
-				refs[i] = storage.CredentialRef{Tool: t.ID}
-				r.check(u, t.Row(u.installation), t.Seal)
-			}
-			return r.credentials(ctx, tx, u, refs)
-		})
-		if err != nil || len(found) < rowsPage {
-			return err
-		}
-		q.After = found[len(found)-1].ID
-	}
-}
-
-func (r *reconciler) credentials(ctx context.Context, tx storage.ReadTx, u *unit, refs []storage.CredentialRef) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	found, err := tx.Credentials(ctx, refs)
-	for _, c := range found {
-		c.Organization = r.organization
-		r.check(u, c.Row(u.installation), c.Seal)
-	}
-	return err
-}
-
-func (r *reconciler) grants(ctx context.Context) error {
-	for q := (storage.GrantQuery{Limit: rowsPage}); ; {
-		var found []grants.Grant
-		err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-			page, err := tx.Grants(ctx, q)
-			if err != nil || len(page.Grants) == 0 {
-				found = nil
-				return err
-			}
-			found = page.Grants
-			ids := make([]string, len(found))
-			refs := make([]storage.CredentialRef, len(found))
-			for i, g := range found {
-				g.Organization = r.organization
-				ids[i], refs[i] = g.ID, storage.CredentialRef{Tool: g.Tool, Grant: g.ID}
-				r.check(u, storage.GrantRow(u.installation, g), g.Seal)
-			}
-			approvals, err := tx.Approvals(ctx, ids)
-			if err != nil {
-				return err
-			}
-			for _, a := range approvals {
-				a.Organization = r.organization
-				r.check(u, storage.ApprovalRow(u.installation, a), a.Seal)
-			}
-			return r.credentials(ctx, tx, u, refs)
-		})
-		if err != nil || len(found) < rowsPage {
-			return err
-		}
-		q.After = found[len(found)-1].ID
-	}
-}
-
 // recordKinds are the kinds of generic records that the Manager keeps.
 var recordKinds = []string{
 	kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings,
 	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
 	kindToolIdentity, kindToolSuggestion, kindToolSupporter,
-}
-
-func (r *reconciler) records(ctx context.Context) error {
-	for _, kind := range recordKinds {
-		for s := (storage.Scan{Kind: kind, Limit: rowsPage}); ; {
-			var found []storage.Record
-			err := r.page(ctx, func(ctx context.Context, tx storage.ReadTx, u *unit) (err error) {
-				found, err = tx.ScanRecords(ctx, s)
-				for _, rec := range found {
-					rec.Organization = r.organization
-					r.check(u, rec.Row(u.installation), rec.Seal)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if len(found) < rowsPage {
-				break
-			}
-			s.AfterID = found[len(found)-1].ID
-		}
-	}
-	return nil
 }
 
 // organizations looks, for the reserved organization, whether every organization
