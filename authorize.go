@@ -22,7 +22,7 @@ func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
 	if !known || m.validation.check(a) != nil {
 		return ErrNoActor
 	}
-	misplaced := (a.Organization == storage.System) != systemOnly(op) && !systemToo(op)
+	misplaced := (a.Organization == storage.System) != r.installation && !systemToo(op)
 	if misplaced || !slices.Contains(r.roles, a.Role) {
 		if err := m.chargeActor(ctx, a, op, ratelimit.TierAdminRead); err != nil {
 			return err
@@ -38,9 +38,6 @@ func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
 	}
 	return m.chargeActor(ctx, a, op, tier)
 }
-
-// systemOnly says whether op is one of the installation's and of no tenant's.
-func systemOnly(op Operation) bool { return op == OpCreateOrganization }
 
 // systemToo says whether op makes sense in the reserved organization.
 func systemToo(op Operation) bool {

@@ -282,6 +282,19 @@ func ExampleManager_Verify() {
 	// true true
 }
 
+// Diagnose looks at keys and seals, and opens a few values for a moment. It is for
+// whoever runs the installation, and recorded in every log that it looks at.
+func ExampleManager_Diagnose() {
+	s, ctx := openExample(), context.Background()
+	d := must(s.Manager.Diagnose(ctx, agentkey.Operator("on call"), agentkey.DiagnoseInput{Organization: s.admin.Organization}))
+	fmt.Println(d.OK(), d.Values > 0, d.Opened == d.Values)
+	looked := must(s.Events(ctx, s.admin, agentkey.EventsInput{Filter: audit.Filter{Action: audit.ActionCryptoExamined}}))
+	fmt.Println(len(looked.Events), looked.Events[0].Personal.ActorLabel)
+	// Output:
+	// true true true
+	// 1 on call
+}
+
 // Agents say what the catalog lacks. When it is added, whoever asked for it has a
 // request that waits for a decision.
 func ExampleManager_SuggestTool() {

@@ -381,6 +381,11 @@ func organizationFaults() []faultOperation {
 				return answer(s.CreateOrganization(ctx, agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "Other", Owner: "eve@example.com"}))
 			}
 		}},
+		{method: "Diagnose", parts: true, prepare: func(s *scene) call {
+			return func(ctx context.Context) (any, error) {
+				return answer(s.Diagnose(ctx, agentkey.Operator("test"), agentkey.DiagnoseInput{}))
+			}
+		}},
 		{method: "UpdateOrganization", prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return answer(s.UpdateOrganization(ctx, s.Owner, "renamed")) }
 		}},

@@ -13,6 +13,7 @@ const (
 	OpReadSettings       Operation = "organization.read_settings"
 	OpDismissOnboarding  Operation = "organization.dismiss_onboarding"
 	OpCreateOrganization Operation = "organization.create" // in the reserved organization only
+	OpDiagnose           Operation = "crypto.diagnose"     // in the reserved organization only
 
 	OpReadAgents      Operation = "agents.read"
 	OpRegisterAgent   Operation = "agents.create"
@@ -64,6 +65,9 @@ type rule struct {
 	roles  []Role
 	change bool // charged against the changes per administrator, else the reads
 	free   bool // never limited: what takes access away
+	// installation says that it is one of the installation's, for an Operator, and
+	// of no tenant's.
+	installation bool
 }
 
 var (
@@ -82,7 +86,8 @@ var rules = map[Operation]rule{
 	OpUnlock:             {roles: owners, change: true},
 	OpReadSettings:       {roles: everyone},
 	OpDismissOnboarding:  {roles: admins, change: true},
-	OpCreateOrganization: {roles: owners, change: true},
+	OpCreateOrganization: {roles: owners, change: true, installation: true},
+	OpDiagnose:           {roles: owners, change: true, installation: true},
 
 	OpReadAgents:      {roles: everyone},
 	OpRegisterAgent:   {roles: admins, change: true},

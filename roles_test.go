@@ -89,6 +89,11 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		},
 		func(s *stage, a agentkey.Actor) error { return second(s.Organizations(s.t.Context(), a)) },
 	},
+	agentkey.OpDiagnose: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.Diagnose(s.t.Context(), a, agentkey.DiagnoseInput{}))
+		},
+	},
 	agentkey.OpReadAgents: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Agents(s.t.Context(), a, agentkey.ListInput{}))
@@ -319,7 +324,7 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 // p approver, u auditor.
 var may = map[agentkey.Operation]string{
 	agentkey.OpReadOrganization: "oapu", agentkey.OpUpdateOrganization: "o", agentkey.OpLockdown: "oap", agentkey.OpUnlock: "o",
-	agentkey.OpCreateOrganization: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
+	agentkey.OpCreateOrganization: "o", agentkey.OpDiagnose: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
 	agentkey.OpReadAgents: "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
 	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
@@ -333,6 +338,9 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpRemoveAdministrator: "o", agentkey.OpRevokeOwnToken: "oapu", agentkey.OpRevokeToken: "o",
 	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
 }
+
+// ofInstallation are the operations of nobody's organization.
+var ofInstallation = []agentkey.Operation{agentkey.OpCreateOrganization, agentkey.OpDiagnose}
 
 var letters = map[agentkey.Role]rune{
 	agentkey.RoleOwner: 'o', agentkey.RoleAdmin: 'a', agentkey.RoleApprover: 'p', agentkey.RoleAuditor: 'u',
@@ -354,7 +362,7 @@ func TestRoles(t *testing.T) {
 					t.Parallel()
 					s := newStage(t)
 					a := s.Actor(role)
-					if op == agentkey.OpCreateOrganization {
+					if slices.Contains(ofInstallation, op) {
 						a = agentkey.Operator("test")
 						a.Role = role
 					}
@@ -419,7 +427,7 @@ func TestActorsWithoutARole(t *testing.T) {
 	for op, calls := range drivers {
 		for _, call := range calls {
 			a := agentkey.Operator("test")
-			if op == agentkey.OpCreateOrganization {
+			if slices.Contains(ofInstallation, op) {
 				a = good
 			}
 			err := call(s, a)

@@ -122,6 +122,9 @@ const (
 	ActionDataKeyStateChanged Action = "data_key.state_changed"
 	ActionDataKeyRewrapped    Action = "data_key.rewrapped"
 	ActionDataKeyDestroyed    Action = "data_key.destroyed"
+
+	ActionCryptoExamined          Action = "crypto.examined"           // keys and seals of an organization are looked at, and values opened
+	ActionCryptoExaminationFailed Action = "crypto.examination_failed" // and something was found
 )
 
 // known holds every action above, in ascending order.
@@ -147,6 +150,8 @@ var known = [...]Action{
 	ActionCredentialRefused,
 	ActionCredentialResealed,
 	ActionCredentialVended,
+	ActionCryptoExaminationFailed,
+	ActionCryptoExamined,
 	ActionDataKeyCreated,
 	ActionDataKeyDestroyed,
 	ActionDataKeyRewrapped,
