@@ -69,7 +69,7 @@ type program struct {
 	Config string `env:"AGENTKEY_CONFIG" placeholder:"FILE" help:"File of settings, lines of NAME=VALUE by the names of their environment variables, which count before it. Default: agentkey.conf in the configuration directory, if it is there."`
 
 	Serve       serveCommand        `cmd:"" help:"Run the server."`
-	Doctor      doctorCommand       `cmd:"" help:"Check settings, files, database, key, clock and every log; the server may run or not."`
+	Doctor      doctorCommands      `cmd:"" help:"Check an installation, or its keys and seals; the server may run or not."`
 	Demo        demoCommand         `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
 	Keys        keysCommands        `cmd:"" help:"Encryption keys."`
 	Orgs        orgsCommands        `cmd:"" help:"Organizations, on the database itself."`

@@ -16,9 +16,12 @@ agentkey serve
 agentkey serve --listen 0.0.0.0:8700 --tls-cert cert.pem --tls-key key.pem
 # One of several, whose database is in AGENTKEY_DATABASE:
 agentkey serve --key-file /etc/agentkey/encryption.key --schema agentkey --listen 10.0.0.5:8700 --behind-tls-proxy --trusted-proxy 10.0.0.0/24`,
-	"doctor": `# With the settings of the server, as its user and on its machine:
+	"doctor installation": `# With the settings of the server, as its user and on its machine:
 agentkey doctor
 agentkey doctor --database sqlite:/var/lib/agentkey/agentkey.db --key-file /etc/agentkey/encryption.key --json`,
+	"doctor crypto": `# A hundred values of each organization are opened for a moment; or all of them:
+agentkey doctor crypto
+agentkey doctor crypto --all --json`,
 	"demo":          `agentkey demo`,
 	"keys generate": `agentkey keys generate --out encryption.key`,
 	"orgs create":   `agentkey orgs create Acme --owner ann@example.com`,
