@@ -32,6 +32,7 @@ type Manager struct {
 	refusals     refusals
 	failures     failures
 	conversions  conversions
+	shippers     []*shipper
 
 	mu     sync.Mutex
 	closed bool
@@ -68,6 +69,9 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 			store: c.Storage, provider: c.Keys, clock: c.Clock, lifetime: c.KeyLifetime, timeout: c.KeyTimeout,
 			slots: make(map[string]*slot), left: make(map[string]int64),
 		},
+	}
+	for _, s := range c.Sinks {
+		m.shippers = append(m.shippers, &shipper{m: m, SinkConfig: s})
 	}
 	if err := m.open(ctx); err != nil {
 		return nil, err

@@ -71,6 +71,8 @@ type logSource struct {
 	m            *Manager
 	organization string
 	size         int64
+	removals     int64         // how often content had been removed, when size was the log's
+	source       *audit.Source // of which this is a part
 
 	lines []audit.Line
 	next  int64
@@ -80,22 +82,49 @@ type logSource struct {
 }
 
 func (m *Manager) source(ctx context.Context, organization string) (*audit.Source, storage.Head, error) {
-	var head storage.Head
-	err := m.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
-		head, err = tx.Head(ctx)
+	head, removals, err := m.logAsOf(ctx, organization)
+	if err != nil {
+		return nil, head, err
+	}
+	s := &logSource{m: m, organization: organization, size: head.Size, removals: removals}
+	s.source = &audit.Source{Lines: s.line, Checkpoints: s.checkpoint, Head: head.Signed}
+	return s.source, head, nil
+}
+
+// logAsOf reads a log's head, and how often retention has removed content of it.
+func (m *Manager) logAsOf(ctx context.Context, organization string) (head storage.Head, removals int64, err error) {
+	err = m.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
+		if head, err = tx.Head(ctx); err != nil {
+			return err
+		}
+		r, _, err := tx.Record(ctx, kindRemoved, organization)
+		removals = r.Revision
 		return err
 	})
-	if err != nil {
-		return nil, head, storageError(err)
+	return head, removals, storageError(err)
+}
+
+// extended says whether content was removed since the log was as long as it is
+// read. Then it is read up to its present head: the event that says so is there.
+func (s *logSource) extended(ctx context.Context) (bool, error) {
+	head, removals, err := s.m.logAsOf(ctx, s.organization)
+	if err != nil || removals == s.removals {
+		return false, err
 	}
-	s := &logSource{m: m, organization: organization, size: head.Size}
-	return &audit.Source{Lines: s.line, Checkpoints: s.checkpoint, Head: head.Signed}, head, nil
+	s.size, s.removals, s.source.Head = head.Size, removals, head.Signed
+	return true, nil
 }
 
 func (s *logSource) line(ctx context.Context) (audit.Line, error) {
 	if len(s.lines) == 0 {
 		if s.next >= s.size {
-			return audit.Line{}, io.EOF
+			more, err := s.extended(ctx)
+			if err != nil {
+				return audit.Line{}, err
+			}
+			if !more || s.next >= s.size {
+				return audit.Line{}, io.EOF
+			}
 		}
 		err := s.m.store.View(ctx, s.organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
 			s.lines, err = tx.Lines(ctx, s.next, linesPage)
@@ -137,7 +166,8 @@ func (s *logSource) checkpoint(ctx context.Context) (audit.Kept, error) {
 }
 
 // Verify reads the organization's whole log and reports everything that is not
-// as it was signed. It holds one page in memory.
+// as it was signed. It holds one page in memory. Content that retention removed
+// is counted; content that is missing otherwise is a finding.
 func (m *Manager) Verify(ctx context.Context, a Actor) (audit.Report, error) {
 	if err := m.authorize(ctx, a, OpVerifyAudit); err != nil {
 		return audit.Report{}, err
@@ -147,7 +177,7 @@ func (m *Manager) Verify(ctx context.Context, a Actor) (audit.Report, error) {
 		return audit.Report{}, err
 	}
 	report, err := audit.Verify(ctx, audit.Log{
-		Installation: m.installation, Organization: a.Organization, Entries: source, Verifiers: m.verifier,
+		Installation: m.installation, Organization: a.Organization, Entries: source, Verifiers: m.verifier, Recorded: true,
 	})
 	if err != nil {
 		return report, err
@@ -182,8 +212,12 @@ func (m *Manager) Export(ctx context.Context, a Actor, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	removed, err := m.removed(ctx, a.Organization)
+	if err != nil {
+		return err
+	}
 	return audit.Export(ctx, w, audit.ExportHeader{
-		Origin: audit.Origin(m.installation, a.Organization, head.Epoch), PublicKeys: []string{m.publicKey},
+		Origin: audit.Origin(m.installation, a.Organization, head.Epoch), PublicKeys: []string{m.publicKey}, ContentFrom: removed.Bound,
 	}, source)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
@@ -87,6 +88,14 @@ type Config struct {
 	// Zero: 1 hour. Negative: never.
 	ReconcileInterval time.Duration
 
+	// RetentionInterval is how often Run removes what the organizations' policies of
+	// retention don't keep. Zero: 6 hours. Negative: never.
+	RetentionInterval time.Duration
+
+	// Sinks are where Run ships every event of every log to, see audit.Sink. Of
+	// several processes on one database one at a time ships to the sink of a name.
+	Sinks []SinkConfig `validate:"max=16,dive"`
+
 	// MaxAttempts is how often a notification is tried before it is dead. Zero: 12.
 	MaxAttempts int `validate:"min=0,max=100"`
 }
@@ -111,6 +120,11 @@ func (c Config) withDefaults() Config {
 	c.CatalogLimit = or(c.CatalogLimit, 5000)
 	c.SweepInterval = or(c.SweepInterval, 5*time.Second)
 	c.ReconcileInterval = or(c.ReconcileInterval, time.Hour)
+	c.RetentionInterval = or(c.RetentionInterval, 6*time.Hour)
+	c.Sinks = slices.Clone(c.Sinks)
+	for i := range c.Sinks {
+		c.Sinks[i].Timeout = or(c.Sinks[i].Timeout, 10*time.Second)
+	}
 	c.MaxAttempts = or(c.MaxAttempts, 12)
 	return c
 }
@@ -134,6 +148,13 @@ func (c Config) check(v *validation) error {
 		if err := p.Validate(); err != nil {
 			return fmt.Errorf("agentkey: Config.Policies: %s: %w", tier, err)
 		}
+	}
+	names := make(map[string]bool)
+	for _, s := range c.Sinks {
+		if s.Sink == nil || names[s.Name] {
+			return fmt.Errorf("agentkey: Config.Sinks: each needs a Sink and a Name of its own")
+		}
+		names[s.Name] = true
 	}
 	if err := v.check(c); err != nil {
 		return fmt.Errorf("agentkey: Config: %w", err)

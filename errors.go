@@ -77,6 +77,7 @@ var (
 	ErrNoToken         = &Error{"unknown_token_id", ErrNotFound, "no such token", "Check the token's id."}
 	ErrNoSuggestion    = &Error{"unknown_suggestion", ErrNotFound, "no such suggestion", "Check the suggestion's id."}
 	ErrNoVersion       = &Error{"unknown_version", ErrNotFound, "no such version of the tool's instructions", "Check the version's id."}
+	ErrNoHold          = &Error{"unknown_hold", ErrNotFound, "no such legal hold", "Check the hold's id."}
 	ErrNoOrganization  = &Error{"unknown_organization", ErrNotFound, "no such organization", "Check the organization's id."}
 
 	ErrAlreadyPending        = &Error{"already_pending", ErrConflict, "a request is already pending", "Your request is waiting for a decision. Try again later; don't ask twice."}
@@ -100,6 +101,8 @@ var (
 	ErrNotFirst              = &Error{"not_first", ErrConflict, "there is an organization already", "Use the token of an owner of it."}
 	ErrTokenTaken            = &Error{"token_taken", ErrConflict, "the token is in use already", "Choose another token."}
 	ErrCatalogFull           = &Error{"catalog_full", ErrConflict, "the catalog is full", "Delete tools that nobody uses."}
+	ErrTooManyHolds          = &Error{"too_many_holds", ErrConflict, "there are too many legal holds", "Lift holds that are not needed any more, or place one on the whole organization."}
+	ErrUnderHold             = &Error{"under_hold", ErrConflict, "a legal hold keeps this", "Lift the hold first, if it may be lifted."}
 	ErrChanged               = &Error{"changed", ErrConflict, "the record changed meanwhile", "Read it again and repeat."}
 
 	ErrClosed     = &Error{"closed", ErrUnavailable, "the manager is closed", "Try again in a moment."}

@@ -59,6 +59,14 @@ const (
 	OpExportAudit Operation = "audit.export"
 	OpVerifyAudit Operation = "audit.verify"
 	OpRecord      Operation = "audit.record"
+
+	OpReadRetention Operation = "audit.read_retention"
+	OpSetRetention  Operation = "audit.set_retention"
+	OpManageHolds   Operation = "audit.manage_holds"
+	OpPlanErasure   Operation = "audit.plan_erasure"
+	OpErasePerson   Operation = "audit.erase_person"
+	OpTailAudit     Operation = "audit.tail"
+	OpReadShipping  Operation = "audit.read_shipping"
 )
 
 type rule struct {
@@ -133,6 +141,14 @@ var rules = map[Operation]rule{
 	OpExportAudit: {roles: auditors},
 	OpVerifyAudit: {roles: auditors},
 	OpRecord:      {roles: admins, change: true},
+
+	OpReadRetention: {roles: auditors},
+	OpSetRetention:  {roles: owners, change: true},
+	OpManageHolds:   {roles: owners, change: true},
+	OpPlanErasure:   {roles: owners},
+	OpErasePerson:   {roles: owners, change: true},
+	OpTailAudit:     {roles: auditors},
+	OpReadShipping:  {roles: auditors},
 }
 
 // Operations gives every operation and the roles that may do it.

@@ -62,8 +62,9 @@ type reconciler struct {
 	replay       *audit.Replay
 	next         int64      // the number of the next event to replay
 	tree         audit.Tree // over the leaves replayed
-	damaged      bool       // the log itself is not what was signed; said once
-	began        int64      // the log's size when the rows began to be compared
+	removals     audit.Removals
+	damaged      bool  // the log itself is not what was signed; said once
+	began        int64 // the log's size when the rows began to be compared
 	registered   map[string]bool
 	out          Reconciliation
 }
@@ -81,6 +82,9 @@ func (r *reconciler) run(ctx context.Context) error {
 	r.began = r.next
 	if err := (rowWalk{organization: r.organization, page: r.page, check: r.check}).run(ctx); err != nil {
 		return err
+	}
+	if len(r.removals.Findings()) > 0 {
+		r.distrust()
 	}
 	listed, _ := r.replay.Discrepancies()
 	for _, d := range listed {
@@ -114,14 +118,16 @@ func (r *reconciler) replayLog(ctx context.Context) error {
 }
 
 // add replays one line. The log is believed as far as it is what was signed: the
-// content fits its leaf, and the leaves are compared with the head in page.
+// content fits its leaf, and the leaves are compared with the head in page. What
+// content is missing is compared, at the end, with what the log says was removed.
 func (r *reconciler) add(l audit.Line) {
-	if l.Seq != r.next || len(l.Content) == 0 || audit.LeafHash(l.Content) != l.Leaf {
+	if l.Seq != r.next || len(l.Content) > 0 && audit.LeafHash(l.Content) != l.Leaf {
 		r.distrust()
 	}
 	r.next = l.Seq + 1
 	r.tree.Append(l.Leaf)
 	if len(l.Content) == 0 {
+		r.removals.Missing(l.Seq)
 		return
 	}
 	e, err := audit.Parse(l.Content)
@@ -133,6 +139,7 @@ func (r *reconciler) add(l audit.Line) {
 		return
 	}
 	r.out.Events++
+	r.removals.Event(&e)
 	if e.Action == audit.ActionOrganizationRegistered {
 		r.registered[e.Target.ID] = true
 	}
@@ -194,7 +201,7 @@ func (r *reconciler) check(u *unit, row vault.Row, seal []byte) {
 var recordKinds = []string{
 	kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings,
 	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
-	kindToolIdentity, kindToolSuggestion, kindToolSupporter,
+	kindToolIdentity, kindToolSuggestion, kindToolSupporter, kindRetention, kindRemoved, kindHold,
 }
 
 // organizations looks, for the reserved organization, whether every organization

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -16,9 +17,10 @@ import (
 
 // Run does the background work until ctx ends: it sweeps at every
 // Config.SweepInterval, and replays the logs against the records at the start and
-// at every Config.ReconcileInterval. Its start and its end are events. Every
-// process has one Run; of several on one database, one at a time sweeps, and one
-// at a time replays at the intervals.
+// at every Config.ReconcileInterval. Beside that it ships events to the Config.Sinks, and
+// removes what retention lets go at every Config.RetentionInterval. Its start and
+// its end are events. Every process has one Run; of several on one database, one at a
+// time sweeps, one replays at the intervals, one removes, and one ships to each sink.
 func (m *Manager) Run(ctx context.Context) error {
 	if err := m.recordServer(ctx, audit.ActionServerStarted); err != nil {
 		return err
@@ -26,6 +28,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.config.ReconcileInterval > 0 {
 		m.reconcileAll(ctx)
 	}
+	defer m.beside(ctx)()
 	sweep := time.NewTicker(m.config.SweepInterval)
 	defer sweep.Stop()
 	var reconcile <-chan time.Time
@@ -46,6 +49,47 @@ func (m *Manager) Run(ctx context.Context) error {
 			}
 		case <-reconcile:
 			m.reconcileTurn(ctx)
+		}
+	}
+}
+
+// beside does what nothing else must wait for, and waits for its end. It ends
+// with ctx.
+func (m *Manager) beside(ctx context.Context) (wait func()) {
+	var all sync.WaitGroup
+	for _, s := range m.shippers {
+		all.Go(func() { s.run(ctx) })
+	}
+	if m.config.RetentionInterval > 0 {
+		all.Go(func() { m.retainInTurns(ctx) })
+	}
+	return all.Wait
+}
+
+// pause waits, and says whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// firstRetention is how long after its start a process looks for what retention
+// lets go, if its interval is longer.
+const firstRetention = time.Minute
+
+func (m *Manager) retainInTurns(ctx context.Context) {
+	for wait := min(m.config.RetentionInterval, firstRetention); pause(ctx, wait); wait = m.config.RetentionInterval {
+		mine, err := m.turn(ctx, "retention", m.config.RetentionInterval/2)
+		if err == nil && mine {
+			err = m.Retain(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			m.log.LogAttrs(ctx, slog.LevelWarn, "retention", slog.Any("error", err))
 		}
 	}
 }

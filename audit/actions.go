@@ -24,7 +24,10 @@ const (
 	ActionLogReconcileFailed     Action = "log.reconcile_failed"    // records and log disagree
 	ActionLogContentRemoved      Action = "log.content_removed"     // retention removed content; leaf hashes stay
 	ActionLogPersonalErased      Action = "log.personal_erased"     // personal parts were erased
-	ActionIntegrityFailed        Action = "integrity.failed"        // a record or sealed value is not what was written
+	ActionLogRetentionUpdated    Action = "log.retention_updated"   // how long content and personal parts are kept
+	ActionLogHoldPlaced          Action = "log.hold_placed"         // a legal hold: what falls under it is neither removed nor erased
+	ActionLogHoldLifted          Action = "log.hold_lifted"
+	ActionIntegrityFailed        Action = "integrity.failed" // a record or sealed value is not what was written
 )
 
 // Agents, their keys, and authentication.
@@ -173,8 +176,11 @@ var known = [...]Action{
 	ActionIntegrityFailed,
 	ActionLogContentRemoved,
 	ActionLogEpochOpened,
+	ActionLogHoldLifted,
+	ActionLogHoldPlaced,
 	ActionLogPersonalErased,
 	ActionLogReconcileFailed,
+	ActionLogRetentionUpdated,
 	ActionLogSigningKeyRotated,
 	ActionNotificationDead,
 	ActionNotificationFailed,

@@ -24,6 +24,10 @@ type Log struct {
 	// no content to be missing.
 	ContentFrom int64
 
+	// Recorded allows content to be missing as far as the log's own events of ActionLogContentRemoved say that retention
+	// removed it. It needs no word of whoever holds the log.
+	Recorded bool
+
 	// Elsewhere holds signed checkpoints of this log that were kept outside of its database, as receipts or exports: the
 	// only means to find that the whole database was put back to an older state.
 	Elsewhere [][]byte
@@ -102,6 +106,7 @@ type verification struct {
 	mismatch  []int64      // sizes of checkpoints, since the last root that held, whose root did not
 	elsewhere []Checkpoint // not yet reached, ascending by size
 	extended  int64        // size of the last checkpoint kept elsewhere that the log extends
+	removals  Removals
 }
 
 // find lists a finding about single lines; a run of the same problem becomes one range.
@@ -161,10 +166,12 @@ func (v *verification) judge(l *Line) (from int64, problem string) {
 	if len(l.Content) == 0 {
 		v.report.HashVerified++
 		switch {
-		case l.Seq >= v.log.ContentFrom:
+		case l.Seq >= v.log.ContentFrom && !v.log.Recorded:
 			return l.Seq, "content is missing"
 		case len(l.Personal) > 0:
 			return l.Seq, "personal part without content"
+		case l.Seq >= v.log.ContentFrom:
+			v.removals.Missing(l.Seq)
 		}
 		return 0, ""
 	}
@@ -187,6 +194,7 @@ func (v *verification) judge(l *Line) (from int64, problem string) {
 		return l.Seq, "event is earlier than the one before"
 	}
 	v.last = e.Time
+	v.removals.Event(&e)
 	return l.Seq, v.personal(l, e.Personal)
 }
 
@@ -288,6 +296,9 @@ func (v *verification) conclusion(from, to int64, problem string) {
 func (v *verification) conclude() {
 	if !v.headSeen {
 		v.conclusion(v.report.Proven, max(v.next-1, v.report.Proven), "there is no signed head")
+	}
+	for _, f := range v.removals.Findings() {
+		v.conclusion(f.From, f.To, f.Problem)
 	}
 	if len(v.mismatch) > 0 {
 		v.conclusion(v.report.Proven, v.mismatch[0]-1, "leaf hashes are not those that were signed")

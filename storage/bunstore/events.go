@@ -91,8 +91,10 @@ const (
 		SELECT ?, CAST(p.v ->> 0 AS bigint), CAST(p.v ->> 1 AS bigint) FROM @list`
 	insertTerms statement = `INSERT INTO @event_terms (organization, term, value, seq)
 		SELECT ?, p.v ->> 0, p.v ->> 1, CAST(p.v ->> 2 AS bigint) FROM @list`
-	dropTime   statement = `DELETE FROM @event_times WHERE organization = ? AND seq = ?`
-	dropTerm   statement = `DELETE FROM @event_terms WHERE organization = ? AND term = ? AND value = ? AND seq = ?`
+	dropTimes statement = `DELETE FROM @event_times WHERE organization = ?
+		AND seq IN (SELECT CAST(p.v ->> 0 AS bigint) FROM @list)`
+	dropTerms statement = `DELETE FROM @event_terms WHERE organization = ?
+		AND (term, value, seq) IN (SELECT p.v ->> 0, p.v ->> 1, CAST(p.v ->> 2 AS bigint) FROM @list)`
 	firstSince statement = `SELECT seq FROM @event_times WHERE organization = ? AND time >= ? ORDER BY time, seq LIMIT 1`
 	lastUntil  statement = `SELECT seq FROM @event_times WHERE organization = ? AND time <= ? ORDER BY time DESC, seq DESC LIMIT 1`
 	timeOf     statement = `SELECT time FROM @event_times WHERE organization = ? AND seq = ?`
@@ -221,36 +223,48 @@ func insertAll[T any](ctx context.Context, r *reader, q statement, rows []T) err
 // forget takes lines whose content is being erased out of the index. It holds
 // the cursor, so that nobody who read the content before can index it after.
 func (t *tx) forget(ctx context.Context, erasures []storage.Erasure) error {
-	var next int64
-	var err error
-	if slices.ContainsFunc(erasures, func(e storage.Erasure) bool { return e.Content }) {
-		t.wrote = true
-		next, err = t.takeCursor(ctx)
+	if !slices.ContainsFunc(erasures, func(e storage.Erasure) bool { return e.Content }) {
+		return nil
 	}
-	for _, e := range erasures {
-		if err == nil && e.Content && e.Seq < next {
-			err = t.forgetLine(ctx, e.Seq)
-		}
-	}
-	return err
-}
-
-func (t *tx) forgetLine(ctx context.Context, seq int64) error {
-	var content []byte
-	err := t.each(ctx, selectContent, []any{t.organization, seq}, func(rows *sql.Rows) error { return scan(rows, &content) })
-	if content == nil || err != nil {
+	t.wrote = true
+	next, err := t.takeCursor(ctx)
+	if err != nil {
 		return err
 	}
-	e, err := audit.Parse(content)
-	if err != nil {
-		return fmt.Errorf("%w: line %d", storage.ErrCorrupt, seq)
+	seqs := numbers(erasures, func(e storage.Erasure) bool { return e.Content && e.Seq < next })
+	if len(seqs) == 0 {
+		return nil
 	}
-	for _, term := range terms(&e) {
-		if _, err := t.exec(ctx, dropTerm, t.organization, term.name, term.value, seq); err != nil {
+	text, err := list(seqs)
+	if err != nil {
+		return err
+	}
+	var found [][3]string
+	err = t.each(ctx, selectContents, []any{t.organization, text}, func(rows *sql.Rows) error {
+		var seq int64
+		var content []byte
+		if err := scan(rows, &seq, &content); err != nil {
 			return err
 		}
+		e, err := audit.Parse(content)
+		if err != nil {
+			return fmt.Errorf("%w: line %d", storage.ErrCorrupt, seq)
+		}
+		for _, term := range terms(&e) {
+			found = append(found, [3]string{term.name, term.value, strconv.FormatInt(seq, 10)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	_, err = t.exec(ctx, dropTime, t.organization, seq)
+	if _, err := t.exec(ctx, dropTimes, t.organization, text); err != nil || len(found) == 0 {
+		return err
+	}
+	if text, err = list(found); err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, dropTerms, t.organization, text)
 	return err
 }
 

@@ -30,9 +30,12 @@ const (
 	selectLines       statement = `SELECT l.seq, e.content, e.personal, l.hash FROM @leaves AS l
 		LEFT JOIN @events AS e ON e.organization = l.organization AND e.seq = l.seq
 		WHERE l.organization = ? AND l.seq >= ? ORDER BY l.seq LIMIT ?`
-	erasePersonal statement = `UPDATE @events SET personal = NULL WHERE organization = ? AND seq = ?`
-	eraseContent  statement = `UPDATE @events SET content = NULL WHERE organization = ? AND seq = ?`
-	selectContent statement = `SELECT content FROM @events WHERE organization = ? AND seq = ?`
+	erasePersonal statement = `UPDATE @events SET personal = NULL WHERE organization = ?
+		AND seq IN (SELECT CAST(p.v ->> 0 AS bigint) FROM @list)`
+	eraseContent statement = `UPDATE @events SET content = NULL WHERE organization = ?
+		AND seq IN (SELECT CAST(p.v ->> 0 AS bigint) FROM @list)`
+	selectContents statement = `SELECT seq, content FROM @events WHERE organization = ? AND content IS NOT NULL
+		AND seq IN (SELECT CAST(p.v ->> 0 AS bigint) FROM @list)`
 )
 
 // loadHead reads the head into the transaction.
@@ -225,17 +228,30 @@ func (t *tx) Erase(ctx context.Context, erasures []storage.Erasure) error {
 	if err := t.fail(ctx, t.forget(ctx, erasures)); err != nil {
 		return err
 	}
+	err := t.eraseEach(ctx, erasePersonal, numbers(erasures, func(e storage.Erasure) bool { return e.Personal }))
+	if err != nil {
+		return err
+	}
+	return t.eraseEach(ctx, eraseContent, numbers(erasures, func(e storage.Erasure) bool { return e.Content }))
+}
+
+func (t *tx) eraseEach(ctx context.Context, q statement, seqs [][1]string) error {
+	if len(seqs) == 0 {
+		return nil
+	}
+	text, err := list(seqs)
+	if err != nil {
+		return t.fail(ctx, err)
+	}
+	return t.execute(ctx, q, t.organization, text)
+}
+
+// numbers are the lines of which something goes, for @list.
+func numbers(erasures []storage.Erasure, of func(storage.Erasure) bool) (seqs [][1]string) {
 	for _, e := range erasures {
-		if e.Personal {
-			if err := t.execute(ctx, erasePersonal, t.organization, e.Seq); err != nil {
-				return err
-			}
-		}
-		if e.Content {
-			if err := t.execute(ctx, eraseContent, t.organization, e.Seq); err != nil {
-				return err
-			}
+		if of(e) {
+			seqs = append(seqs, [1]string{strconv.FormatInt(e.Seq, 10)})
 		}
 	}
-	return nil
+	return seqs
 }

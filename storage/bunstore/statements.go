@@ -5,7 +5,7 @@ package bunstore
 // that is missing is only prepared anew at each use.
 func (s *Store) readStatements() []statement {
 	all := []statement{
-		readHead, selectLines, selectCheckpoints, selectContent, firstSince, lastUntil, timeOf, behindCursor,
+		readHead, selectLines, selectCheckpoints, selectContents, firstSince, lastUntil, timeOf, behindCursor,
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
@@ -29,7 +29,7 @@ func (s *Store) writeStatements() []statement {
 		dataKeyRelation.insert, dataKeyRelation.update, dataKeyRelation.stands, otherActive, reserveSeals, readReserved,
 		recordRelation.insert, recordRelation.update, recordRelation.stands, insertEntry, deleteEntry, deleteRecord,
 		deliveryRelation.insert, settleDone, settleLater, putWindow, deleteWindow,
-		makeCursor, lockCursor, readCursor, moveCursor, nextContents, insertTimes, insertTerms, dropTime, dropTerm,
+		makeCursor, lockCursor, readCursor, moveCursor, nextContents, insertTimes, insertTerms, dropTimes, dropTerms,
 	}
 	if s.postgres {
 		return append(all, lockHead, dropHead, insertLines, appendLines, leaseRows)
