@@ -313,6 +313,44 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		func(s *stage, a agentkey.Actor) error { return second(s.InclusionProof(s.t.Context(), a, 0, 0)) },
 		func(s *stage, a agentkey.Actor) error { return second(s.ConsistencyProof(s.t.Context(), a, 1, 0)) },
 	},
+	agentkey.OpReadRetention: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Retention(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error { return second(s.Holds(s.t.Context(), a)) },
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.PlanRetention(s.t.Context(), a, agentkey.RetentionPolicy{ContentDays: 30}))
+		},
+	},
+	agentkey.OpSetRetention: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.SetRetention(s.t.Context(), a, agentkey.RetentionPolicy{ContentDays: 30}))
+		},
+	},
+	agentkey.OpManageHolds: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.PlaceHold(s.t.Context(), a, agentkey.HoldInput{Scope: agentkey.HoldAgent, ID: s.bot.ID, Reason: "a dispute"}))
+		},
+		func(s *stage, a agentkey.Actor) error {
+			placed, err := s.PlaceHold(s.t.Context(), s.Owner, agentkey.HoldInput{Scope: agentkey.HoldOrganization, Reason: "a dispute"})
+			noErr(s.t, err)
+			return s.LiftHold(s.t.Context(), a, placed.Key, "it is over")
+		},
+	},
+	agentkey.OpPlanErasure: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.PlanErasure(s.t.Context(), a, s.administrator.ID))
+		},
+	},
+	agentkey.OpErasePerson: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ErasePerson(s.t.Context(), a, s.administrator.ID))
+		},
+	},
+	agentkey.OpTailAudit: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Tail(s.t.Context(), a, agentkey.TailInput{})) },
+	},
+	agentkey.OpReadShipping: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Shipping(s.t.Context(), a)) },
+	},
 	agentkey.OpRecord: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Record(s.t.Context(), a, agentkey.RecordInput{Action: "x.acme.tested"}))
@@ -337,6 +375,8 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",
 	agentkey.OpRemoveAdministrator: "o", agentkey.OpRevokeOwnToken: "oapu", agentkey.OpRevokeToken: "o",
 	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
+	agentkey.OpReadRetention: "oau", agentkey.OpSetRetention: "o", agentkey.OpManageHolds: "o", agentkey.OpPlanErasure: "o",
+	agentkey.OpErasePerson: "o", agentkey.OpTailAudit: "oau", agentkey.OpReadShipping: "oau",
 }
 
 // ofInstallation are the operations of nobody's organization.

@@ -205,6 +205,7 @@ func (s *shipper) batch(ctx context.Context, organization string) (more bool, er
 
 // next reads the lines that come next, as many as a batch may hold.
 func (s *shipper) next(ctx context.Context, organization string) (at storage.Record, lines []audit.Line, head storage.Head, err error) {
+	damaged := false
 	err = s.m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		if err := u.load(ctx, tx, needs{logOnly: true}); err != nil {
 			return err
@@ -216,11 +217,15 @@ func (s *shipper) next(ctx context.Context, organization string) (at storage.Rec
 		if at, c, err = u.cursor(ctx, tx, s.Name); err != nil {
 			return err
 		}
+		damaged = at.Revision > 0 && c == cursorPayload{}
 		lines, err = tx.Lines(ctx, c.Next, shipLines)
 		return err
 	})
 	if err != nil {
 		return at, nil, head, err
+	}
+	if damaged {
+		s.m.reportIntegrity(ctx, organization, &integrityError{kind: kindCursor, id: s.Name})
 	}
 	size := 0
 	for i := range lines {
@@ -297,6 +302,9 @@ type shipped struct{ content, personal int64 }
 
 func (m *Manager) shippedTo(ctx context.Context, organization string) (out shipped, err error) {
 	out = shipped{audit.MaxInteger, audit.MaxInteger}
+	if len(m.shippers) == 0 {
+		return out, nil
+	}
 	err = m.cursors(ctx, organization, func(s *shipper, c cursorPayload, _ int64) {
 		out.content = min(out.content, c.Next)
 		if s.Personal {
@@ -308,9 +316,6 @@ func (m *Manager) shippedTo(ctx context.Context, organization string) (out shipp
 
 // cursors calls fn for each sink with how far it has a log of a size.
 func (m *Manager) cursors(ctx context.Context, organization string, fn func(s *shipper, c cursorPayload, size int64)) error {
-	if len(m.shippers) == 0 {
-		return nil
-	}
 	found := make([]cursorPayload, len(m.shippers))
 	var size int64
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
