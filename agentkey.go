@@ -195,6 +195,7 @@ func (m *Manager) firstUnit(organization string, now int64, r *ring) *unit {
 
 // newKeys makes and wraps the first data keys of an organization.
 func (m *Manager) newKeys(ctx context.Context, organization string, now int64, purposes ...vault.Purpose) (*ring, []storage.DataKey, error) {
+	ctx = AnswerBy(ctx, within(ctx, m.config.KeyTimeout)) // for all of them
 	keys := make(map[string]*vault.DataKey, len(purposes))
 	rows := make([]storage.DataKey, 0, len(purposes))
 	var rowKey *vault.DataKey

@@ -96,7 +96,16 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 // that sign heads.
 type rings struct{ own, signing *ring }
 
+// rings takes both from memory, or asks the provider, which has the time of one
+// call for the two.
 func (m *Manager) rings(ctx context.Context, organization string, fresh bool) (*rings, error) {
+	if _, own, _ := m.keys.look(organization, fresh); own != nil {
+		if _, signing, _ := m.keys.look(storage.System, false); signing != nil {
+			return &rings{own, signing}, nil
+		}
+		own.release()
+	}
+	ctx = AnswerBy(ctx, within(ctx, m.config.KeyTimeout))
 	own, err := m.keys.acquire(ctx, organization, fresh)
 	if err != nil {
 		return nil, err

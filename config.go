@@ -66,7 +66,9 @@ type Config struct {
 	// minutes. Negative: every use asks the provider.
 	KeyLifetime time.Duration `validate:"max=24h"`
 
-	// KeyTimeout bounds one call to the key provider. Zero: 3 seconds.
+	// KeyTimeout bounds how long a call of the Manager waits for the key provider, in
+	// all that it asks of it. Zero: 2.5 seconds, so that whoever can't be served is
+	// refused within three.
 	KeyTimeout time.Duration `validate:"min=0,max=1m"`
 
 	// SealsPerKey is how many values a data key seals before the next one takes
@@ -114,7 +116,7 @@ func (c Config) withDefaults() Config {
 		c.Node = newID()
 	}
 	c.KeyLifetime = or(c.KeyLifetime, 5*time.Minute)
-	c.KeyTimeout = or(c.KeyTimeout, 3*time.Second)
+	c.KeyTimeout = or(c.KeyTimeout, 2500*time.Millisecond)
 	c.SealsPerKey = or(c.SealsPerKey, 1<<28)
 	c.KeyAge = or(c.KeyAge, 90*24*time.Hour)
 	c.CatalogLimit = or(c.CatalogLimit, 5000)

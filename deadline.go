@@ -17,11 +17,12 @@ const operationTime = 2800 * time.Millisecond
 type answerBy struct{}
 
 // AnswerBy returns a context in which the Manager's calls answer by a time, for
-// hosts that owe their own callers an answer: storage that is slow or silent is
-// given up early enough. The error is then an ErrStorage. Unlike a deadline of the
-// context it leaves what is slow by its size its time: reading and searching a
-// long log, suspending an agent with thousands of grants, a key provider's answer.
-// Without it every change has about three seconds of its own.
+// hosts that owe their own callers an answer: storage or a key provider that is
+// slow or silent is given up early enough. The error is then an ErrStorage or an
+// ErrKeys. Unlike a deadline of the context it leaves what is slow by its size its
+// time: reading and searching a long log, suspending an agent with thousands of
+// grants. Without it every change has about three seconds of its own, after those
+// that Config.KeyTimeout gives the provider.
 func AnswerBy(ctx context.Context, t time.Time) context.Context {
 	return context.WithValue(ctx, answerBy{}, t)
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -80,9 +78,16 @@ type keyring struct {
 	left  map[string]int64 // reserved seals not used yet, by data key
 }
 
+// reserving lets one at a time reserve seals for an organization.
+func (k *keyring) reserving(organization string) chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.slot(organization).reserving
+}
+
 // slot lets one goroutine at a time unwrap for an organization. Those who wait
 // meanwhile share what it finds, its failure too: a provider that is away is not
-// asked once for each of them.
+// asked once for each of them. Its fields are the keyring's to lock.
 type slot struct {
 	turn      chan struct{} // holds a token while somebody has the slot
 	reserving chan struct{} // and while somebody reserves seals
@@ -91,38 +96,58 @@ type slot struct {
 	err       error // of the last failure
 }
 
-func (k *keyring) slot(organization string) (*slot, int64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// slot is the organization's. The caller holds k.mu.
+func (k *keyring) slot(organization string) *slot {
 	s := k.slots[organization]
 	if s == nil {
 		s = &slot{turn: make(chan struct{}, 1), reserving: make(chan struct{}, 1)}
 		k.slots[organization] = s
 	}
-	return s, s.failures
+	return s
 }
+
+// look takes the keys that are held for an organization, unless they have to be
+// fresh or were held for their lifetime.
+func (k *keyring) look(organization string, fresh bool) (s *slot, held *ring, failures int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s = k.slot(organization)
+	if !fresh && s.ring != nil && k.clock().Before(s.ring.expires) && s.ring.use() {
+		held = s.ring
+	}
+	return s, held, s.failures
+}
+
+// errNoKeys is why waiting for keys ends.
+var errNoKeys = fmt.Errorf("%w: no answer in time", vault.ErrUnavailable)
 
 // acquire gives the organization's keys. With fresh, keys that are held already
 // are read and unwrapped again. The caller releases the ring.
+//
+// Waiting for somebody who unwraps them already, reading and unwrapping share the
+// time that Config.KeyTimeout gives, and end when the caller is owed an answer.
 func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) (*ring, error) {
-	s, failures := k.slot(organization)
+	s, held, failures := k.look(organization, fresh)
+	if held != nil {
+		return held, nil
+	}
+	bounded, cancel := k.bounded(ctx)
+	defer cancel()
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrKeys, ctx.Err())
+	case <-bounded.Done():
+		return nil, fmt.Errorf("%w: %w", ErrKeys, context.Cause(bounded))
 	}
-	if s.ring != nil && !fresh && k.clock().Before(s.ring.expires) && s.ring.use() {
-		return s.ring, nil
-	}
-	if s.failures != failures {
+	_, held, now := k.look(organization, fresh)
+	switch {
+	case held != nil:
+		return held, nil
+	case now != failures:
 		return nil, s.err
 	}
-	if s.ring != nil {
-		s.ring.retire()
-		s.ring = nil
-	}
-	r, err := k.load(ctx, organization)
+	k.hold(s, nil)
+	r, err := k.load(bounded, organization)
 	if err != nil {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -134,30 +159,39 @@ func (k *keyring) acquire(ctx context.Context, organization string, fresh bool) 
 	}
 	r.users = 1
 	if k.lifetime > 0 {
-		s.ring = r
+		k.hold(s, r)
 	} else {
 		r.retired = true
 	}
 	return r, nil
 }
 
-// expire zeroes what has been held for its lifetime. A slot that somebody is
-// using is left for the next time.
+// bounded is a context for one wait for the provider.
+func (k *keyring) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadlineCause(ctx, within(ctx, k.timeout), errNoKeys)
+}
+
+// hold puts keys into a slot in place of those that were there. The caller has the
+// slot's turn.
+func (k *keyring) hold(s *slot, r *ring) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s.ring != nil {
+		s.ring.retire()
+	}
+	s.ring = r
+}
+
+// expire lets go of what has been held for its lifetime. It is zeroed at once or,
+// if somebody is using it, after that.
 func (k *keyring) expire(now time.Time, all bool) {
 	k.mu.Lock()
-	slots := slices.Collect(maps.Values(k.slots))
-	k.mu.Unlock()
-	for _, s := range slots {
-		select {
-		case s.turn <- struct{}{}:
-		default:
-			continue
-		}
+	defer k.mu.Unlock()
+	for _, s := range k.slots {
 		if s.ring != nil && (all || !now.Before(s.ring.expires)) {
 			s.ring.retire()
 			s.ring = nil
 		}
-		<-s.turn
 	}
 }
 
@@ -175,8 +209,6 @@ func (k *keyring) load(ctx context.Context, organization string) (*ring, error) 
 	if len(rows) == 0 {
 		return nil, ErrNoOrganization
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
 	keys := make(map[string]*vault.DataKey, len(rows))
 	if err := k.unwrap(ctx, organization, rows, keys); err != nil {
 		destroyKeys(keys)
@@ -337,7 +369,7 @@ func (k *keyring) wrap(ctx context.Context, organization string, purpose vault.P
 	if err != nil {
 		return nil, storage.DataKey{}, fmt.Errorf("agentkey: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	ctx, cancel := k.bounded(ctx)
 	defer cancel()
 	wrapped, err := vault.Wrap(ctx, k.provider, key, vault.Context{
 		Installation: k.installation, Organization: organization, Purpose: string(purpose), Key: key.ID(),

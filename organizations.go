@@ -44,17 +44,25 @@ func (m *Manager) CreateOrganization(ctx context.Context, a Actor, in CreateOrga
 		}
 		return CreatedOrganization{}, err
 	}
-	id, err := m.register(ctx, a, in.First)
-	if err != nil {
-		return CreatedOrganization{}, err
-	}
-	now := micros(m.config.Clock())
+	// Its keys come first: with a provider that is away nothing is registered.
+	id, now := newID(), micros(m.config.Clock())
 	keys, rows, err := m.newKeys(ctx, id, now, vault.PurposeRow, vault.PurposeSeal)
 	if err != nil {
 		return CreatedOrganization{}, err
 	}
-	defer destroyKeys(keys.keys)
-	return m.beginOrganization(ctx, a, in, id, now, keys, rows)
+	defer func() { destroyKeys(keys.keys) }()
+	registered, err := m.register(ctx, a, id, in.First)
+	if err != nil {
+		return CreatedOrganization{}, err
+	}
+	if registered != id { // the first one, which somebody registered before
+		destroyKeys(keys.keys)
+		if keys, rows, err = m.newKeys(ctx, registered, now, vault.PurposeRow, vault.PurposeSeal); err != nil {
+			keys = &ring{}
+			return CreatedOrganization{}, err
+		}
+	}
+	return m.beginOrganization(ctx, a, in, registered, now, keys, rows)
 }
 
 // checkFree refuses a token that somebody has already.
@@ -79,10 +87,10 @@ type registrationPayload struct {
 	Organization string `json:"organization"`
 }
 
-// register writes into the reserved log that an organization is about to begin,
-// and answers its id. The first one is registered once: whoever comes later, also
-// after a crash, gets the same id, and only one can begin it.
-func (m *Manager) register(ctx context.Context, a Actor, first bool) (id string, err error) {
+// register writes into the reserved log that an organization is about to begin
+// under the id new, and answers its id. The first one is registered once: whoever
+// comes later, also after a crash, gets the same id, and only one can begin it.
+func (m *Manager) register(ctx context.Context, a Actor, new string, first bool) (id string, err error) {
 	n := needs{}
 	if first {
 		n.records = []recordRef{firstOrganization}
@@ -96,7 +104,7 @@ func (m *Manager) register(ctx context.Context, a Actor, first bool) (id string,
 			id = p.Organization
 			return nil
 		}
-		id = newID()
+		id = new
 		e := u.event(a.who(), audit.ActionOrganizationRegistered)
 		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: id}
 		if !first {

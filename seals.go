@@ -55,10 +55,10 @@ func (m *Manager) sealWith(ctx context.Context, r *ring, p vault.Place, secret *
 // organization: those who wait take from its block, lest each of them use up a
 // block, or a key, of its own.
 func (m *Manager) replenish(ctx context.Context, organization string, key storage.DataKey) error {
-	s, _ := m.keys.slot(organization)
+	reserving := m.keys.reserving(organization)
 	select {
-	case s.reserving <- struct{}{}:
-		defer func() { <-s.reserving }()
+	case reserving <- struct{}{}:
+		defer func() { <-reserving }()
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrStorage, ctx.Err())
 	}
