@@ -14,6 +14,7 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
@@ -181,4 +182,41 @@ func TestKeyRollsWhileTheProviderFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHeadIsFreeWhileTheProviderIsAsked: on one SQLite file a process that waits
+// for its key provider keeps no other from changing the same organization.
+func TestHeadIsFreeWhileTheProviderIsAsked(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	c := newSite(t).copy(t)
+	is.NoErr(c.start())
+	asked, answer := make(chan struct{}, 8), make(chan struct{})
+	keys := &watchedKeys{KeyProvider: c.keys, t: t}
+	store, err := bunstore.OpenSQLite(c.path)
+	is.NoErr(err)
+	defer func() { is.NoErr(store.Close()) }()
+	config := c.config(store)
+	config.Keys, config.Node, config.KeyTimeout = keys, "waits", time.Minute
+	waits, err := agentkey.New(t.Context(), config)
+	is.NoErr(err)
+	keys.breaks(func(ctx context.Context) error {
+		asked <- struct{}{}
+		<-answer
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() {
+		v, err := waits.Vend(t.Context(), agentkey.TrustedAgent(c.org, c.bot), c.shared)
+		if err == nil {
+			v.Credential.Destroy()
+		}
+		done <- err
+	}()
+	<-asked
+	is.NoErr(c.vend(c.bot, c.shared))
+	is.NoErr(second(c.m.SuspendAgent(t.Context(), c.owner, c.bystander)))
+	is.Equal(len(done), 0)
+	close(answer)
+	is.NoErr(<-done)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/agentkey-dev/agentkey-go/refserver"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
+	"github.com/agentkey-dev/agentkey-go/vault"
 	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
 
@@ -69,6 +70,7 @@ func (l *Log) String() string {
 // Options say how a Fixture differs from a server with every default.
 type Options struct {
 	Store    storage.Store      // nil: memstore
+	Keys     vault.KeyProvider  // nil: one random local key
 	Policies ratelimit.Policies // nil: the defaults
 	Config   refserver.Config   // Logger and Clock are set by New
 }
@@ -99,17 +101,21 @@ type Fixture struct {
 func New(t testing.TB, o Options) *Fixture {
 	t.Helper()
 	f := &Fixture{T: t, Clock: &Clock{now: start}, Log: &Log{}}
-	key := make([]byte, 32)
-	rand.Read(key)
-	keys, err := localkey.NewRing(key)
-	f.check(err)
+	if o.Keys == nil {
+		key := make([]byte, 32)
+		rand.Read(key)
+		keys, err := localkey.NewRing(key)
+		f.check(err)
+		o.Keys = keys
+	}
 	if o.Store == nil {
 		o.Store = memstore.New()
 	}
 	logger := slog.New(slog.NewTextHandler(f.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx := context.Background()
+	var err error
 	f.Manager, err = agentkey.New(ctx, agentkey.Config{
-		Storage: o.Store, Keys: keys, Policies: o.Policies, Clock: f.Clock.Now, Logger: logger, Node: "test",
+		Storage: o.Store, Keys: o.Keys, Policies: o.Policies, Clock: f.Clock.Now, Logger: logger, Node: "test",
 	})
 	f.check(err)
 	t.Cleanup(func() { _ = f.Manager.Close(ctx) })
