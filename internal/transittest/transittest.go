@@ -72,6 +72,20 @@ func (s *Server) AddKey(mountAndName, kind string, derived bool) {
 	s.keys[mountAndName] = &key{kind: kind, derived: derived, least: 1, versions: []version{s.version()}}
 }
 
+// ImportKey makes a key of these versions, made at these times in Unix seconds, so
+// that what another implementation encrypted can be decrypted.
+func (s *Server) ImportKey(mountAndName string, raw [][]byte, made []int64) {
+	k := &key{kind: "aes256-gcm96", least: 1}
+	for i, b := range raw {
+		v := newVersion(b)
+		v.made = made[i]
+		k.versions = append(k.versions, v)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys[mountAndName] = k
+}
+
 // DeleteKey forgets a key.
 func (s *Server) DeleteKey(mountAndName string) {
 	s.mu.Lock()
@@ -97,6 +111,12 @@ func (s *Server) Least(mountAndName string, n int) {
 func (s *Server) version() version {
 	raw := make([]byte, 32)
 	rand.Read(raw)
+	v := newVersion(raw)
+	v.made = s.Clock().Unix()
+	return v
+}
+
+func newVersion(raw []byte) version {
 	block, err := aes.NewCipher(raw)
 	if err != nil {
 		panic(err)
@@ -105,7 +125,7 @@ func (s *Server) version() version {
 	if err != nil {
 		panic(err)
 	}
-	return version{aead: aead, made: s.Clock().Unix()}
+	return version{aead: aead}
 }
 
 // AddToken makes a token known. A life of 0 does not end.

@@ -13,8 +13,12 @@ import (
 
 // NewAEAD returns AES-GCM that draws its own nonces, from the random source of the
 // standard library, and writes them before the ciphertext: the only form that the
-// FIPS 140-3 mode of the Go runtime allows. A nonce has 12 bytes, a tag 16.
+// FIPS 140-3 mode of the Go runtime allows. A nonce has 12 bytes, a tag 16, and a
+// key 32: others are refused.
 func NewAEAD(key []byte) (cipher.AEAD, error) {
+	if len(key) != 32 {
+		return nil, aes.KeySizeError(len(key))
+	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err

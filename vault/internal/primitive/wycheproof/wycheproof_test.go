@@ -57,15 +57,20 @@ func read(t *testing.T, name string) (vectors []vector) {
 	return vectors
 }
 
-// TestAESGCM: every vector with a key of 256 bits. Those with a nonce of 96 bits and a
-// tag of 128 open if they are valid and are refused if they are not; those with another
-// nonce are refused, since a sealed value has no other.
+// TestAESGCM: every vector of AES-GCM. Those with a key of 256 bits, a nonce of 96 and
+// a tag of 128 open if they are valid and are refused if they are not; those with
+// another nonce are refused, since a sealed value has no other, and so are keys of
+// 128 and 192 bits, see vault.DataKey.
 func TestAESGCM(t *testing.T) {
 	t.Parallel()
-	opened, refused := 0, 0
+	opened, refused, keys := 0, 0, 0
 	for _, v := range read(t, "aes_gcm_test.json") {
 		if v.keySize != 256 {
-			continue // data keys have 256 bits, see vault.DataKey
+			keys++
+			if aead, err := primitive.NewAEAD(v.Key); err == nil || aead != nil {
+				t.Errorf("%d: a key of %d bits is taken", v.ID, v.keySize)
+			}
+			continue
 		}
 		want := v.Result == "valid" && v.nonceSize == 96 && v.tagSize == 128
 		if want {
@@ -90,8 +95,8 @@ func TestAESGCM(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d vectors open, %d are refused", opened, refused)
-	if opened < 30 || refused < 60 {
+	t.Logf("AES-256-GCM: %d vectors open, %d are refused; %d more are refused for their key", opened, refused, keys)
+	if opened < 30 || refused < 60 || keys < 100 {
 		t.Errorf("only %d vectors open and %d are refused", opened, refused)
 	}
 }
