@@ -15,12 +15,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
@@ -128,14 +128,10 @@ func (s *session) run(ctx context.Context, args []string) int {
 
 func newParser(s *session, exit func(int)) (*kong.Kong, *settings, error) {
 	set := &settings{session: s, getenv: s.getenv}
-	vars := kong.Vars{}
-	for tier, policy := range ratelimit.DefaultPolicies() {
-		vars["limit_"+string(tier)] = policy.String()
-	}
 	parser, err := kong.New(&program{},
 		kong.Name("agentkey"), kong.Description(description), kong.Exit(exit),
 		kong.Writers(s.stdout, s.stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.ValueFormatter(formatHelp), kong.Resolvers(set), vars)
+		kong.ValueFormatter(formatHelp), kong.Resolvers(set), kong.TypeMapper(reflect.TypeFor[policy](), policyMapper{}))
 	if err != nil {
 		return nil, nil, fmt.Errorf("agentkey: %w", err)
 	}

@@ -1,8 +1,6 @@
 package cli_test
 
 import (
-	"runtime/debug"
-	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +26,6 @@ func words(line string) []string {
 // TestEveryCommandHasAnExampleThatParses, and that is of this command. No
 // example is of a command that is not there.
 func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
-	withoutRace(t)
 	t.Parallel()
 	examples := cli.ShownExamples()
 	commands := leaves(t)
@@ -66,7 +63,6 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 
 // TestHelpShowsExamples as they are, in both ways of asking for help.
 func TestHelpShowsExamples(t *testing.T) {
-	withoutRace(t)
 	t.Parallel()
 	for _, command := range leaves(t) {
 		is := is.New(t)
@@ -115,13 +111,5 @@ func TestEveryReadCanPrintJSON(t *testing.T) {
 	}
 	if n < 12 {
 		t.Errorf("only %d reads were looked at", n)
-	}
-}
-
-// withoutRace skips a test under the race detector, which makes building a parser
-// for each command take minutes: make alone runs it without.
-func withoutRace(t *testing.T) {
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("make alone runs this without the race detector")
 	}
 }

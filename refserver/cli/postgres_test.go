@@ -10,7 +10,6 @@ import (
 // TestPostgresElsewhereIsChecked: only this machine is trusted without a
 // certificate, in whatever way a URL names the host.
 func TestPostgresElsewhereIsChecked(t *testing.T) {
-	withoutRace(t)
 	t.Parallel()
 	const keyNeeded, notChecked, unreadable = "needs the encryption key", "add sslmode=verify-full", "must be sqlite:PATH or postgres://"
 	for url, want := range map[string]string{

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
@@ -43,21 +46,39 @@ type serveFlags struct {
 type limitFlags struct {
 	SharedLimits *bool `env:"AGENTKEY_SHARED_LIMITS" negatable:"" help:"Keep the windows of agents and administrators in the database, so that all servers on it share them. Default: on Postgres."`
 
-	LimitPreauth    policy `env:"AGENTKEY_LIMIT_PREAUTH" default:"${limit_preauth}" placeholder:"N/TIME" help:"Calls of one address, before authentication; or off."`
-	LimitRead       policy `env:"AGENTKEY_LIMIT_READ" default:"${limit_read}" placeholder:"N/TIME" help:"Reads of one agent; or off."`
-	LimitCredential policy `env:"AGENTKEY_LIMIT_CREDENTIAL" default:"${limit_credential}" placeholder:"N/TIME" help:"Credentials fetched by one agent; or off."`
-	LimitRequest    policy `env:"AGENTKEY_LIMIT_REQUEST" default:"${limit_request}" placeholder:"N/TIME" help:"Requests of one agent; or off."`
-	LimitAdmin      policy `env:"AGENTKEY_LIMIT_ADMIN" default:"${limit_admin}" placeholder:"N/TIME" help:"Changes by one administrator; or off. What takes access away is never limited."`
-	LimitAdminRead  policy `env:"AGENTKEY_LIMIT_ADMIN_READ" default:"${limit_admin_read}" placeholder:"N/TIME" help:"Reads by one administrator; or off."`
+	LimitPreauth    policy `env:"AGENTKEY_LIMIT_PREAUTH" default:"${policy}" placeholder:"N/TIME" help:"Calls of one address, before authentication; or off."`
+	LimitRead       policy `env:"AGENTKEY_LIMIT_READ" default:"${policy}" placeholder:"N/TIME" help:"Reads of one agent; or off."`
+	LimitCredential policy `env:"AGENTKEY_LIMIT_CREDENTIAL" default:"${policy}" placeholder:"N/TIME" help:"Credentials fetched by one agent; or off."`
+	LimitRequest    policy `env:"AGENTKEY_LIMIT_REQUEST" default:"${policy}" placeholder:"N/TIME" help:"Requests of one agent; or off."`
+	LimitAdmin      policy `env:"AGENTKEY_LIMIT_ADMIN" default:"${policy}" placeholder:"N/TIME" help:"Changes by one administrator; or off. What takes access away is never limited."`
+	LimitAdminRead  policy `env:"AGENTKEY_LIMIT_ADMIN_READ" default:"${policy}" placeholder:"N/TIME" help:"Reads by one administrator; or off."`
 }
 
 // policy is a limit as an argument: 60/1m or off.
 type policy struct{ ratelimit.Policy }
 
-// UnmarshalText reads what ratelimit.ParsePolicy reads.
-func (p *policy) UnmarshalText(text []byte) (err error) {
-	p.Policy, err = ratelimit.ParsePolicy(string(text))
+// policyMapper gives the flags of limits their defaults. As variables of the
+// whole program these would be looked for in every text of every flag, which was
+// most of what a command took to start.
+type policyMapper struct{}
+
+// Decode reads what ratelimit.ParsePolicy reads.
+func (policyMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("value", &text); err != nil {
+		return err
+	}
+	p, err := ratelimit.ParsePolicy(text)
+	if err == nil {
+		target.Set(reflect.ValueOf(policy{p}))
+	}
 	return err
+}
+
+// Vars is the default of the flag's tier.
+func (policyMapper) Vars(flag *kong.Value) kong.Vars {
+	tier := ratelimit.Tier(strings.ReplaceAll(strings.TrimPrefix(flag.Name, "limit-"), "-", "_"))
+	return kong.Vars{"policy": ratelimit.DefaultPolicies()[tier].String()}
 }
 
 func (f limitFlags) policies() ratelimit.Policies {

@@ -81,6 +81,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("GORACE", atOnce)
 			if setup == nil {
 				return nil
 			}
@@ -129,7 +130,7 @@ func (r *servers) serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "AGENTKEY_ENCRYPTION_KEY",
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "AGENTKEY_ENCRYPTION_KEY",
 		"AGENTKEY_BOOTSTRAP_TOKEN", "AGENTKEY_DATABASE", "AGENTKEY_KEY_FILE", "AGENTKEY_LIMIT_CREDENTIAL", "AGENTKEY_CONFIG"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)

@@ -101,6 +101,11 @@ var built = sync.OnceValues(func() (string, error) {
 	return path, build.Run()
 })
 
+// atOnce is a setting of the race detector, by which a program ends when it ends:
+// left to itself it sleeps for a second first, which a script of a hundred
+// commands does a hundred times.
+const atOnce = "atexit_sleep_ms=0"
+
 // installed is what servers of one installation have in common.
 type installed struct {
 	environment []string
@@ -116,7 +121,7 @@ func newInstallation(t *testing.T, database string) installed {
 	}
 	token := vault.NewSecret([]byte("test_token_" + rand.Text() + rand.Text()))
 	return installed{token: token, environment: []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "AGENTKEY_DATABASE=" + database,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "GORACE=" + atOnce, "AGENTKEY_DATABASE=" + database,
 		"AGENTKEY_ENCRYPTION_KEY=" + key, "AGENTKEY_BOOTSTRAP_TOKEN=" + string(token.Bytes()), "AGENTKEY_LOG_LEVEL=warn",
 		"AGENTKEY_LIMIT_PREAUTH=off", "AGENTKEY_LIMIT_READ=off", "AGENTKEY_LIMIT_CREDENTIAL=off",
 		"AGENTKEY_LIMIT_REQUEST=off", "AGENTKEY_LIMIT_ADMIN=off", "AGENTKEY_LIMIT_ADMIN_READ=off",
