@@ -34,7 +34,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "curl": curl})
+	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "agentkey-sealing": sealing, "curl": curl})
 }
 
 // TestScripts runs the scripts in testdata, each in a directory of its own with
