@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Sink takes the events of logs to where they are gathered. Whoever ships to it keeps the contract:
@@ -33,20 +34,39 @@ type Batch struct {
 	Lines  []Line // one at least
 }
 
-// Export returns l in the one spelling that a line of an exported log has, without its newline. It returns ErrInvalid for a line that
-// no log can hold.
-func (l Line) Export() ([]byte, error) { return appendLine(nil, &l) }
+// shippedPrefix begins every line that is shipped.
+const shippedPrefix = `{"origin":"`
 
-// ParseLine reads what Line.Export returned, or returns ErrFormat. That the content hashes to the leaf is not checked.
-func ParseLine(text []byte) (Line, error) {
-	entry, err := parseEntry(text)
+// Shipped returns l as it is shipped, without a newline: as in an exported log, with the log's origin before the rest. It returns
+// ErrInvalid for a line that no log can hold.
+func (l Line) Shipped(origin string) ([]byte, error) {
+	if _, _, _, err := ParseOrigin(origin); err != nil {
+		return nil, fmt.Errorf("%w: origin of a line", ErrInvalid)
+	}
+	out, err := appendLine(append([]byte(shippedPrefix), origin...), &l)
 	if err != nil {
-		return Line{}, err
+		return nil, err
 	}
-	if entry.Line == nil {
-		return Line{}, fmt.Errorf("%w: not a line of a log", ErrFormat)
+	at := len(shippedPrefix) + len(origin)
+	return slices.Replace(out, at, at+1, '"', ','), nil // the brace that opens the exported line
+}
+
+// ParseShipped reads what Line.Shipped returned, or returns ErrFormat. That the content hashes to the leaf is not checked.
+func ParseShipped(text []byte) (origin string, l Line, err error) {
+	malformed := fmt.Errorf("%w: shipped line", ErrFormat)
+	rest, ok := bytes.CutPrefix(text, []byte(shippedPrefix))
+	name, rest, found := bytes.Cut(rest, []byte(`",`))
+	if !ok || !found {
+		return "", Line{}, malformed
 	}
-	return *entry.Line, nil
+	if _, _, _, err := ParseOrigin(string(name)); err != nil {
+		return "", Line{}, malformed
+	}
+	entry, err := parseEntry(append([]byte{'{'}, rest...))
+	if err != nil || entry.Line == nil {
+		return "", Line{}, malformed
+	}
+	return string(name), *entry.Line, nil
 }
 
 // OCSF returns an event in OCSF's terms, as ExportOCSF writes it, without a newline. Of a line whose content was removed there are

@@ -58,6 +58,7 @@ var arrows = map[string]allowed{
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},
 	"refserver/openapi": {},
+	"refserver/sink":    {own: []string{"audit", "vault"}},
 	"refserver": {own: append([]string{
 		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/openapi",
 	}, library...)},
