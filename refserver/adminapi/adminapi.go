@@ -135,6 +135,17 @@ func (a *api) routes() []route {
 		{method: get, path: "/audit/checkpoint", serve: a.checkpoint},
 		{method: get, path: "/audit/proof/inclusion", serve: a.inclusion},
 		{method: get, path: "/audit/proof/consistency", serve: a.consistency},
+
+		{method: get, path: "/audit/retention", serve: a.getRetention},
+		{method: put, path: "/audit/retention", serve: a.setRetention},
+		{method: get, path: "/audit/retention/plan", serve: a.planRetention},
+		{method: post, path: "/audit/erasure/plan", serve: a.planErasure},
+		{method: post, path: "/audit/erasure", serve: a.erasePerson},
+		{method: get, path: "/audit/tail", serve: a.tail},
+		{method: get, path: "/audit/shipping", serve: a.shipping},
+		{method: get, path: "/holds", serve: a.listHolds},
+		{method: post, path: "/holds", serve: a.placeHold},
+		{method: post, path: "/holds/{id}/lift", serve: a.liftHold},
 	}
 }
 

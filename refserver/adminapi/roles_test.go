@@ -51,6 +51,7 @@ func calls(f *servertest.Fixture, owner string) []call {
 	keyID := f.Do("GET", "/api/admin/agents/"+suspended+"/keys", owner, "").Items(f.T)[0]["id"].(string)
 	person := must(201, "POST", "/administrators", `{"label":"somebody","role":"auditor"}`)["id"].(string)
 	leaver := must(201, "POST", "/administrators", `{"label":"leaver","role":"auditor"}`)["id"].(string)
+	hold := must(201, "POST", "/holds", `{"scope":"organization","reason":"a dispute"}`)["id"].(string)
 	token := must(201, "POST", "/tokens", `{"administrator":"`+person+`"}`)["id"].(string)
 
 	return []call{
@@ -115,6 +116,17 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"GET", "/audit/checkpoint", "", agentkey.OpReadAudit, 200},
 		{"GET", "/audit/proof/inclusion?seq=1", "", agentkey.OpVerifyAudit, 200},
 		{"GET", "/audit/proof/consistency?from=1", "", agentkey.OpVerifyAudit, 200},
+
+		{"GET", "/audit/retention", "", agentkey.OpReadRetention, 200},
+		{"PUT", "/audit/retention", `{"contentDays":45}`, agentkey.OpSetRetention, 200},
+		{"GET", "/audit/retention/plan?contentDays=45", "", agentkey.OpReadRetention, 200},
+		{"GET", "/holds", "", agentkey.OpReadRetention, 200},
+		{"POST", "/holds", `{"scope":"agent","of":"` + a + `","reason":"a dispute"}`, agentkey.OpManageHolds, 201},
+		{"POST", "/holds/" + hold + "/lift", `{"reason":"it is over"}`, agentkey.OpManageHolds, 200},
+		{"POST", "/audit/erasure/plan", `{"person":"` + leaver + `"}`, agentkey.OpPlanErasure, 200},
+		{"POST", "/audit/erasure", `{"person":"` + leaver + `"}`, agentkey.OpErasePerson, 200},
+		{"GET", "/audit/tail?from=1", "", agentkey.OpTailAudit, 200},
+		{"GET", "/audit/shipping", "", agentkey.OpReadShipping, 200},
 	}
 }
 
