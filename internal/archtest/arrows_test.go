@@ -69,7 +69,7 @@ var arrows = map[string]allowed{
 	"refserver/internal/contract": {}, // tests only
 	"refserver/client":            {own: []string{"vault"}},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/client", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
+		own: append([]string{"refserver", "refserver/client", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),

@@ -20,6 +20,12 @@ type auditCommands struct {
 	Verify    auditVerify    `cmd:"" help:"Check every hash and signature of the log, on the server or of an exported file."`
 	Reconcile auditReconcile `cmd:"" help:"Replay the log against the records that decide access."`
 
+	Tail      auditTail         `cmd:"" help:"Ship the log from where it came to: to standard output, a file, syslog or HTTP."`
+	Shipping  auditShipping     `cmd:"" help:"Show how far the server has shipped the log to its sinks."`
+	Retention retentionCommands `cmd:"" help:"For how long the log keeps what it holds."`
+	Hold      holdCommands      `cmd:"" help:"Legal holds."`
+	Erase     auditErase        `cmd:"" name:"erase-person" help:"Erase what the log and records say about a person beyond their id."`
+
 	Key           auditKey           `cmd:"" help:"Print the public keys that the log's signatures are checked with."`
 	Checkpoint    auditCheckpoint    `cmd:"" help:"Fetch the log's newest signed head, to be kept elsewhere."`
 	Prove         auditProve         `cmd:"" help:"Fetch a proof that an event is in the log, or that the log only grew."`
@@ -240,7 +246,8 @@ func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verificati
 // verified shows what a verification found.
 func (s *session) verified(v client.Verification) error {
 	if v.OK {
-		return s.say("ok, %s", plural(v.Events, "event"))
+		return s.say("ok, %s: %d content-verified, %d hash-verified because their content was removed; the personal part of %d was erased",
+			plural(v.Events, "event"), v.ContentVerified, v.HashVerified, v.PersonalErased)
 	}
 	for _, f := range v.Findings {
 		if err := s.say("%s: %s", spanOf(f.From, f.To), clean(f.Problem)); err != nil {
@@ -291,13 +298,16 @@ func (s *session) verifyFile(ctx context.Context, path string, keys, against []s
 		return client.Verification{}, fmt.Errorf("exported log: %w", err)
 	}
 	report, err := audit.Verify(ctx, audit.Log{
-		Installation: installation, Organization: organization, Entries: export, Verifiers: verifiers, ContentFrom: header.ContentFrom,
+		Installation: installation, Organization: organization, Entries: export, Verifiers: verifiers, Recorded: true,
 		Elsewhere: kept,
 	})
 	if err != nil {
 		return client.Verification{}, fmt.Errorf("exported log: %w", err)
 	}
-	v := client.Verification{OK: report.OK(), Events: report.Events, Findings: []client.Finding{}}
+	v := client.Verification{
+		OK: report.OK(), Events: report.Events, Findings: []client.Finding{},
+		ContentVerified: report.ContentVerified, HashVerified: report.HashVerified, PersonalErased: report.PersonalErased,
+	}
 	for _, f := range report.Findings {
 		v.Findings = append(v.Findings, client.Finding{From: f.From, To: f.To, Problem: f.Problem})
 	}

@@ -119,6 +119,27 @@ agentkey audit export --format csv --out log.csv`,
 agentkey audit verify log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj
 # And that it extends a head that you kept:
 agentkey audit verify log.jsonl --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj --against head-of-march.txt`,
+	"audit tail": `# To standard output, and go on:
+agentkey audit tail --follow
+# To a file, from where it came to the last time:
+agentkey audit tail --file /var/log/agentkey/audit.jsonl --cursor /var/lib/agentkey/tail.cursor
+# To a collector, whose URL is in a file:
+agentkey audit tail --follow --http-url-file siem.url --http-token-file siem.token --cursor tail.cursor --format ocsf`,
+	"audit shipping":       `agentkey audit shipping --json`,
+	"audit retention show": `agentkey audit retention show`,
+	"audit retention plan": `agentkey audit retention plan --content-days 365 --personal-days 90`,
+	"audit retention set": `# Shows what it would remove, and asks:
+agentkey audit retention set --content-days 365 --personal-days 90
+# For ever again:
+agentkey audit retention set --yes`,
+	"audit hold list": `agentkey audit hold list`,
+	"audit hold place": `agentkey audit hold place agent triage-bot --reason 'Case 2026-17'
+agentkey audit hold place organization --reason 'Preservation letter of May 4'`,
+	"audit hold lift": `agentkey audit hold lift 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --reason 'Case 2026-17 is closed'`,
+	"audit erase-person": `# What would go:
+agentkey audit erase-person ann@example.com --dry-run
+# Shows it and asks:
+agentkey audit erase-person ann@example.com`,
 	"audit key":        `agentkey audit key`,
 	"audit checkpoint": `agentkey audit checkpoint --out head.txt`,
 	"audit prove": `# Event 4711 is in the log as it is now:

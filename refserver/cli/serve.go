@@ -30,15 +30,16 @@ type serveFlags struct {
 	databaseFlags
 	encryptionFlags
 	limitFlags
-	Listen       string   `env:"AGENTKEY_LISTEN" default:"127.0.0.1:8700" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one. Plain HTTP is served on loopback only."`
-	TLSCert      string   `name:"tls-cert" env:"AGENTKEY_TLS_CERT" placeholder:"FILE" help:"Certificate chain, PEM."`
-	TLSKey       string   `name:"tls-key" env:"AGENTKEY_TLS_KEY" placeholder:"FILE" help:"The certificate's key, PEM."`
-	BehindProxy  bool     `name:"behind-tls-proxy" env:"AGENTKEY_BEHIND_TLS_PROXY" help:"Serve plain HTTP to a proxy that does TLS; needs --trusted-proxy."`
-	TrustedProxy []string `name:"trusted-proxy" env:"AGENTKEY_TRUSTED_PROXY" placeholder:"CIDR" help:"Address range whose X-Forwarded-For is believed; give several as a list."`
-	CORSOrigins  []string `name:"cors-origins" env:"AGENTKEY_CORS_ORIGINS" placeholder:"ORIGIN" help:"Origin whose web pages may call the agents' API, such as https://app.example.com; give several as a list."`
-	Contact      string   `name:"security-contact" env:"AGENTKEY_SECURITY_CONTACT" placeholder:"URI" help:"Where to report a vulnerability, such as mailto:security@example.com; served as /.well-known/security.txt."`
-	LogLevel     string   `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
-	LogFormat    string   `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
+	Sinks        sinkFlags `embed:"" prefix:"audit-" envprefix:"AGENTKEY_AUDIT_"`
+	Listen       string    `env:"AGENTKEY_LISTEN" default:"127.0.0.1:8700" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one. Plain HTTP is served on loopback only."`
+	TLSCert      string    `name:"tls-cert" env:"AGENTKEY_TLS_CERT" placeholder:"FILE" help:"Certificate chain, PEM."`
+	TLSKey       string    `name:"tls-key" env:"AGENTKEY_TLS_KEY" placeholder:"FILE" help:"The certificate's key, PEM."`
+	BehindProxy  bool      `name:"behind-tls-proxy" env:"AGENTKEY_BEHIND_TLS_PROXY" help:"Serve plain HTTP to a proxy that does TLS; needs --trusted-proxy."`
+	TrustedProxy []string  `name:"trusted-proxy" env:"AGENTKEY_TRUSTED_PROXY" placeholder:"CIDR" help:"Address range whose X-Forwarded-For is believed; give several as a list."`
+	CORSOrigins  []string  `name:"cors-origins" env:"AGENTKEY_CORS_ORIGINS" placeholder:"ORIGIN" help:"Origin whose web pages may call the agents' API, such as https://app.example.com; give several as a list."`
+	Contact      string    `name:"security-contact" env:"AGENTKEY_SECURITY_CONTACT" placeholder:"URI" help:"Where to report a vulnerability, such as mailto:security@example.com; served as /.well-known/security.txt."`
+	LogLevel     string    `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
+	LogFormat    string    `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
 }
 
 // limitFlags are the rate limits, one for each tier, and where their windows are
@@ -128,8 +129,16 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if at.unchecked {
 		log.Warn("the connection to the database is not checked: --insecure-database")
 	}
+	sinks, closeSinks, err := c.Sinks.open(s, envServeSinks)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeSinks()) }()
+	if c.Sinks.Stdout { // which has events only
+		s.stdout = s.stderr
+	}
 	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{
-		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock,
+		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock, Sinks: sinks,
 	})
 	if err != nil {
 		return err

@@ -221,9 +221,12 @@ type Event struct {
 
 // Verification is what a check of the log's hashes and signatures found.
 type Verification struct {
-	OK       bool      `json:"ok"`
-	Events   int64     `json:"events"`
-	Findings []Finding `json:"findings"`
+	OK              bool      `json:"ok"`
+	Events          int64     `json:"events"`
+	ContentVerified int64     `json:"contentVerified"` // of these: the content is what was signed
+	HashVerified    int64     `json:"hashVerified"`    // of these: the content was removed, its hash is what was signed
+	PersonalErased  int64     `json:"personalErased"`  // events whose personal part is gone
+	Findings        []Finding `json:"findings"`
 }
 
 // Finding is something wrong with the lines From to To, or one of them.

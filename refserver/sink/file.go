@@ -180,11 +180,12 @@ func (s *File) ready(n int64) error {
 	return s.rotate()
 }
 
-// stands says whether the name still leads to the file that is open.
+// stands says whether the name still leads to the file that is open, and nobody
+// else, as another server whose turn it was, has written to it.
 func (s *File) stands() bool {
 	here, err := s.f.Stat()
 	there, named := os.Stat(s.Path)
-	return err == nil && named == nil && os.SameFile(here, there)
+	return err == nil && named == nil && os.SameFile(here, there) && here.Size() == s.size
 }
 
 // rotate sets the file aside and begins a new one.
