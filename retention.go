@@ -13,13 +13,19 @@ import (
 type RetentionPolicy struct {
 	// ContentDays is for how long events keep their content: 30 at least. 0: for ever.
 	// Kept beyond it is what access rests on: see Manager.PlanRetention.
-	ContentDays int64 `validate:"eq=0|min=30,max=36500" json:"contentDays"`
+	ContentDays int64 `validate:"min=0,max=36500" json:"contentDays"`
 	// PersonalDays is for how long events keep their personal part, which may go
 	// earlier: 1 at least. 0: as long as the content.
 	PersonalDays int64 `validate:"min=0,max=36500" json:"personalDays"`
 }
 
+// minContentDays is the shortest period for which content is kept.
+const minContentDays = 30
+
 func (p *RetentionPolicy) problems() []FieldError {
+	if p.ContentDays > 0 && p.ContentDays < minContentDays {
+		return []FieldError{{Field: "contentDays", Message: "must be 0 or at least 30"}}
+	}
 	if p.ContentDays > 0 && p.PersonalDays > p.ContentDays {
 		return []FieldError{{Field: "personalDays", Message: "must not be more than contentDays: the personal part goes with the content"}}
 	}

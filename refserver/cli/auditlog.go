@@ -246,8 +246,11 @@ func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verificati
 // verified shows what a verification found.
 func (s *session) verified(v client.Verification) error {
 	if v.OK {
-		return s.say("ok, %s: %d content-verified, %d hash-verified because their content was removed; the personal part of %d was erased",
-			plural(v.Events, "event"), v.ContentVerified, v.HashVerified, v.PersonalErased)
+		if err := s.say("ok, %s", plural(v.Events, "event")); err != nil || v.HashVerified+v.PersonalErased == 0 {
+			return err
+		}
+		return s.say("%d content-verified, %d hash-verified because their content was removed; the personal part of %d was erased",
+			v.ContentVerified, v.HashVerified, v.PersonalErased)
 	}
 	for _, f := range v.Findings {
 		if err := s.say("%s: %s", spanOf(f.From, f.To), clean(f.Problem)); err != nil {

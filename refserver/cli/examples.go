@@ -138,8 +138,8 @@ agentkey audit hold place organization --reason 'Preservation letter of May 4'`,
 	"audit hold lift": `agentkey audit hold lift 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --reason 'Case 2026-17 is closed'`,
 	"audit erase-person": `# What would go:
 agentkey audit erase-person ann@example.com --dry-run
-# Shows it and asks:
-agentkey audit erase-person ann@example.com`,
+# Shows it and asks, once they were removed:
+agentkey audit erase-person 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11`,
 	"audit key":        `agentkey audit key`,
 	"audit checkpoint": `agentkey audit checkpoint --out head.txt`,
 	"audit prove": `# Event 4711 is in the log as it is now:

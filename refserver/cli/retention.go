@@ -223,12 +223,14 @@ func (c *holdPlace) Run(ctx context.Context, s *session) error {
 	return s.say("hold %s placed on %s", h.ID, clean(heldOn(h)))
 }
 
-// findPerson takes an id or the exact label of an administrator, removed ones
-// included.
+// findPerson takes an id or the exact label of an administrator. One that was
+// removed is in no list any more.
 func findPerson(ctx context.Context, admin *client.Admin, ref string) (named, error) {
-	return find(ref, "administrator", "admins", admin.Administrators(ctx), func(a client.Administrator) (named, bool) {
-		return named{a.ID, a.Label}, a.Label == ref
-	})
+	who, err := findAdministrator(ctx, admin, ref)
+	if err != nil {
+		return who, fmt.Errorf("%w; one who was removed is named by id, see `agentkey audit list --action administrator.removed`", err)
+	}
+	return who, nil
 }
 
 type holdLift struct {
@@ -251,7 +253,7 @@ func (c *holdLift) Run(ctx context.Context, s *session) error {
 
 type auditErase struct {
 	readFlags
-	Person string `arg:"" help:"Whose personal parts go: an administrator's label or id."`
+	Person string `arg:"" help:"Whose personal parts go: an administrator's label or, after their removal, their id."`
 	ID     bool   `name:"by-id" help:"PERSON is the id of an actor as events have it, of a host's own people too."`
 	DryRun bool   `help:"Show what would be erased, and erase nothing."`
 	Yes    bool   `short:"y" help:"Don't ask before erasing."`
