@@ -34,7 +34,8 @@ func TestFIPS(t *testing.T) {
 	}
 	is := is.New(t)
 	is.True(fips140.Enforced())
-	k := agentkeytest.New(t)
+	k := agentkeytest.New(t, func(c *agentkey.Config) { c.SealsPerKey = 1 }) // so that data keys follow each other
+	k.Tool("Other", "oth_api_test_fips")
 	agent, caller := k.Agent("bot")
 	tool := k.Tool("Linear", "lin_api_test_fips")
 	k.Allow(agent, tool)
@@ -49,4 +50,11 @@ func TestFIPS(t *testing.T) {
 	reconciled, err := k.Reconcile(t.Context(), auditor)
 	is.NoErr(err)
 	is.Equal(len(reconciled.Findings), 0)
+	_, err = k.InclusionProof(t.Context(), auditor, vended.Receipt.Index, 0)
+	is.NoErr(err)
+	examined, err := k.Diagnose(t.Context(), agentkey.Operator("test"), agentkey.DiagnoseInput{All: true})
+	is.NoErr(err)
+	is.Equal(examined.Findings, nil)
+	is.Equal(examined.Opened, int64(2))
+	is.Equal(examined.Older, int64(1))
 }

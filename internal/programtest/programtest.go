@@ -26,8 +26,9 @@ type program struct {
 
 // Vend builds the command in the directory dir, starts it as a server on an empty
 // database with the settings env, has it vend a credential, before and after a
-// restart, and fails the test unless the server says that the key is held by provider
-// and ends well. What it logs must not hold one of the secrets.
+// restart, the latter where only FIPS 140-3 is allowed, and examine keys and seals. It
+// fails the test unless the server says that the key is held by provider and ends
+// well. What it logs must not hold one of the secrets.
 func Vend(t *testing.T, dir, provider string, env []string, secrets ...string) {
 	t.Helper()
 	p := build(t, dir, provider, env)
@@ -41,7 +42,11 @@ func Vend(t *testing.T, dir, provider string, env []string, secrets ...string) {
 			t.Error("another credential was vended")
 		}
 		stop()
+		p.env = append(p.env, "GODEBUG=fips140=only")
 		url, stop = p.serve(t, secrets)
+	}
+	if report := p.run(t, url, "", "doctor", "crypto"); !strings.Contains(report, "1 of them were opened") {
+		t.Errorf("keys and seals: %s", report)
 	}
 	stop()
 }
