@@ -19,6 +19,8 @@ const envEncryptionKey = "AGENTKEY_ENCRYPTION_KEY"
 
 type keysCommands struct {
 	Generate keysGenerate `cmd:"" help:"Make a new encryption key."`
+	Split    keysSplit    `cmd:"" help:"Write a key in parts, for people of whom none is to have it alone."`
+	Join     keysJoin     `cmd:"" help:"Make the key of all its parts again."`
 }
 
 type keysGenerate struct {
@@ -35,7 +37,7 @@ func (c *keysGenerate) Run(s *session) error {
 		return s.say("%s", key)
 	}
 	if err := localkey.WriteFile(c.Out); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("the file is there already; a key is never overwritten")
+		return errThere
 	} else if err != nil {
 		return err
 	}

@@ -44,6 +44,20 @@ func FromEnv(lookup func(string) (string, bool), name string) (*Provider, error)
 // [ErrNoKey]; a line that is not a key an [ErrBadKey] that tells the line's number.
 // Where the platform has no such owners and modes, key files are refused.
 func FromFile(path string) (*Provider, error) {
+	keys, err := readKeys(path)
+	defer clearAll(keys)
+	if err != nil {
+		return nil, err
+	}
+	p, err := NewRing(keys...)
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// readKeys reads the keys of a key file, which the caller zeroes whatever the error.
+func readKeys(path string) (keys [][]byte, err error) {
 	text, err := readPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("key file %s does not exist: %w", path, ErrNoKey)
@@ -52,12 +66,6 @@ func FromFile(path string) (*Provider, error) {
 		return nil, err
 	}
 	defer text.Destroy()
-	var keys [][]byte
-	defer func() {
-		for _, key := range keys {
-			clear(key)
-		}
-	}()
 	number := 0
 	for line := range bytes.Lines(text.Bytes()) {
 		number++
@@ -67,15 +75,11 @@ func FromFile(path string) (*Provider, error) {
 		}
 		key, err := parse(line)
 		if err != nil {
-			return nil, fmt.Errorf("key file %s, line %d: %w", path, number, err)
+			return keys, fmt.Errorf("key file %s, line %d: %w", path, number, err)
 		}
 		keys = append(keys, key)
 	}
-	p, err := NewRing(keys...)
-	if err != nil {
-		return nil, fmt.Errorf("key file %s: %w", path, err)
-	}
-	return p, nil
+	return keys, nil
 }
 
 // readPrivate reads a file whose access it checked on the open file, so that no
@@ -116,6 +120,11 @@ func WriteFile(path string) error {
 		return err
 	}
 	defer clear(text)
+	return writeNew(path, text)
+}
+
+// writeNew writes a line to a new file, or leaves none behind.
+func writeNew(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("localkey: %w", err)
