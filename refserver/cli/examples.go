@@ -26,8 +26,8 @@ agentkey doctor crypto --all --json`,
 	"keys generate": `agentkey keys generate --out encryption.key`,
 	"keys split": `# For three people, of whom two together learn nothing:
 agentkey keys split encryption.key ann.part bob.part cyd.part`,
-	"keys join": `agentkey keys join ann.part bob.part cyd.part --out encryption.key`,
-	"orgs create":   `agentkey orgs create Acme --owner ann@example.com`,
+	"keys join":   `agentkey keys join ann.part bob.part cyd.part --out encryption.key`,
+	"orgs create": `agentkey orgs create Acme --owner ann@example.com`,
 
 	"agents list": `agentkey agents list
 agentkey agents list --name triage-bot --json`,
