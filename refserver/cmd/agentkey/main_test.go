@@ -34,7 +34,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "agentkey-sealing": sealing, "curl": curl})
+	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "agentkey-sealing": sealing, "curl": curl, "sqlite3": sqlite3})
 }
 
 // TestScripts runs the scripts in testdata, each in a directory of its own with
@@ -89,7 +89,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
-			"lines": lines, "append": appendTo, "write": write, "sqlite": sqlite,
+			"lines": lines, "append": appendTo, "write": write, "sqlite": sqlite, "assign": assign,
 		},
 	})
 }
