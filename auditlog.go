@@ -54,7 +54,7 @@ func loggedEvent(l audit.Line) (LoggedEvent, error) {
 	if err != nil {
 		return LoggedEvent{}, fmt.Errorf("%w: event %d", ErrIntegrity, l.Seq)
 	}
-	out := LoggedEvent{Event: e, Leaf: l.Leaf}
+	out := LoggedEvent{Event: e, Leaf: l.Leaf, PersonalRemoved: len(e.Personal) > 0 && len(l.Personal) == 0}
 	if len(l.Personal) > 0 {
 		if out.Personal, err = audit.ParsePersonal(l.Personal); err != nil {
 			return LoggedEvent{}, fmt.Errorf("%w: personal part of event %d", ErrIntegrity, l.Seq)

@@ -22,6 +22,7 @@ import (
 	"github.com/agentkey-dev/agentkey-go/internal/faultstore"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
 const days = 24 * time.Hour
@@ -428,4 +429,67 @@ func TestRetentionIsCutOff(t *testing.T) {
 		s.agrees()
 	}
 	is.True(cuts >= 6)
+}
+
+// meddled lets something happen before every so many views.
+type meddled struct {
+	storage.Store
+	views  int
+	meddle func()
+}
+
+func (s *meddled) View(ctx context.Context, organization string, fn func(context.Context, storage.ReadTx) error) error {
+	if s.views++; s.meddle != nil && s.views%2 == 0 {
+		s.meddle()
+	}
+	return s.Store.View(ctx, organization, fn)
+}
+
+// Whoever reads the log while content is removed under them finds nothing wrong.
+func TestReadersMeetRetention(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	ctx := t.Context()
+	store := &meddled{Store: memstore.New()}
+	kit := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })
+	remover, err := agentkey.New(ctx, agentkey.Config{Storage: store.Store, Keys: kit.Config.Keys, Clock: kit.Clock.Now, Node: "remover"})
+	is.NoErr(err)
+	for range 6 {
+		recordMany(t, kit.Manager, kit.Owner, 450)
+		kit.Clock.Advance(days)
+	}
+	owner := asHost(kit.Owner)
+	removals := 0
+	_, err = kit.SetRetention(ctx, owner, agentkey.RetentionPolicy{ContentDays: 30})
+	is.NoErr(err)
+	kit.Clock.Advance(24 * days)
+	store.meddle = func() { // a few days' events, between any two reads
+		kit.Clock.Advance(days / 2)
+		removals++
+		noErr(t, remover.Retain(ctx))
+	}
+	for range 2 {
+		report, err := kit.Verify(ctx, owner)
+		is.NoErr(err)
+		is.True(report.OK())
+		r, err := kit.Reconcile(ctx, owner)
+		is.NoErr(err)
+		is.True(r.OK())
+		var export bytes.Buffer
+		is.NoErr(kit.Export(ctx, owner, &export))
+		file := mustExport(t, export.Bytes())
+		verifiers, err := audit.NewVerifiers(kit.PublicKeys()...)
+		is.NoErr(err)
+		installation, organization, _, err := audit.ParseOrigin(file.Header().Origin)
+		is.NoErr(err)
+		offline, err := audit.Verify(ctx, audit.Log{
+			Installation: installation, Organization: organization, Entries: file, Verifiers: verifiers, Recorded: true,
+		})
+		is.NoErr(err)
+		is.True(offline.OK())
+	}
+	store.meddle = nil
+	got, err := kit.Retention(ctx, owner)
+	is.NoErr(err)
+	is.True(got.Removed > 2000 && removals > 5)
 }

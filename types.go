@@ -352,6 +352,9 @@ type LoggedEvent struct {
 	audit.Event
 	Personal audit.Personal
 	Leaf     audit.Hash
+	// PersonalRemoved says that there was a personal part, which retention removed
+	// or an erasure erased.
+	PersonalRemoved bool
 }
 
 // EventsPage is a page of events.

@@ -325,7 +325,7 @@ func TestAuditLog(t *testing.T) {
 		return f.Do("GET", "/api/admin/audit-log"+query, f.Owner, "").Items(t)
 	}
 	vend := list("?action=credential.vended")[0]
-	is.Equal(keys(vend), "action actorId actorLabel actorType agentId count createdAt grantId id leafHash metadata organizationId outcome reason requestId seq targetId targetType toolId")
+	is.Equal(keys(vend), "action actorId actorLabel actorType agentId count createdAt grantId id leafHash metadata organizationId outcome personalRemoved reason requestId seq targetId targetType toolId")
 	is.Equal(words(vend["actorType"], vend["actorId"], vend["actorLabel"]), "agent "+agent+" bot")
 	is.Equal(vend["requestId"], res.Header.Get("X-Request-Id")) // ours, as the client was told
 	metadata := vend["metadata"].(map[string]any)

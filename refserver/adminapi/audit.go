@@ -34,6 +34,7 @@ type eventItem struct {
 	Request      *string        `json:"requestId"`
 	Count        *int64         `json:"count"` // of aggregates
 	Leaf         string         `json:"leafHash"`
+	Removed      bool           `json:"personalRemoved"` // labels and texts were, by retention or an erasure
 }
 
 func eventOf(e agentkey.LoggedEvent) eventItem {
@@ -43,7 +44,7 @@ func eventOf(e agentkey.LoggedEvent) eventItem {
 		Action: e.Action, TargetType: exchange.Optional(targetType(e.Target.Kind)), TargetID: exchange.Optional(e.Target.ID),
 		Metadata: metadata(e), CreatedAt: exchange.Time(e.Time), Seq: e.Seq, Outcome: e.Outcome, Reason: exchange.Optional(e.Reason),
 		Agent: exchange.Optional(e.Agent), Tool: exchange.Optional(e.Tool), Grant: exchange.Optional(e.Grant.ID),
-		Request: exchange.Optional(e.Request), Leaf: e.Leaf.String(),
+		Request: exchange.Optional(e.Request), Leaf: e.Leaf.String(), Removed: e.PersonalRemoved,
 	}
 	if e.Count > 0 {
 		item.Count = &e.Count

@@ -75,16 +75,27 @@ func (c *auditList) Run(ctx context.Context, s *session) error {
 		q.Tool = tool.id
 	}
 	titles := []string{"TIME", "ACTION", "OUTCOME", "ACTOR", "TARGET"}
-	return show(s, c.JSON, first(c.Limit, admin.Events(ctx, q)), titles, func(e client.Event) []string {
+	err = show(s, c.JSON, first(c.Limit, admin.Events(ctx, q)), titles, func(e client.Event) []string {
 		actor, outcome := e.ActorLabel, e.Outcome
 		if actor == "" {
 			actor = e.ActorType + " " + e.ActorID
+		}
+		if e.PersonalRemoved {
+			actor += " (label removed)"
 		}
 		if e.Reason != "" {
 			outcome += " (" + e.Reason + ")"
 		}
 		return []string{e.CreatedAt.UTC().Format("2006-01-02 15:04:05.000Z"), e.Action, outcome, actor, e.TargetType + " " + e.TargetID}
 	})
+	if err != nil || c.JSON {
+		return err
+	}
+	// Who may not read the policy is told nothing of it.
+	if r, err := admin.Retention(ctx); err == nil && r.Removed > 0 {
+		_, _ = fmt.Fprintf(s.stderr, "%s not listed: removed by retention, all below number %d\n", plural(r.Removed, "older event"), r.RemovedBelow)
+	}
+	return nil
 }
 
 // past reads a moment that looks back: a length of time is that long ago.

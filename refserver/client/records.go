@@ -217,6 +217,8 @@ type Event struct {
 	Metadata   json.RawMessage `json:"metadata"`
 	CreatedAt  time.Time       `json:"createdAt"`
 	Leaf       string          `json:"leafHash"`
+	// PersonalRemoved says that labels and texts of the event were removed.
+	PersonalRemoved bool `json:"personalRemoved"`
 }
 
 // Verification is what a check of the log's hashes and signatures found.
