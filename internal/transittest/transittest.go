@@ -40,6 +40,7 @@ type key struct {
 	derived  bool
 	versions []version // the first is version 1
 	least    int       // the least version that decrypts
+	trimmed  int       // the least version that is left; 0: all
 }
 
 type version struct {
@@ -106,6 +107,13 @@ func (s *Server) Least(mountAndName string, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys[mountAndName].least = n
+}
+
+// Trim sets min_available_version: what is older is gone for good.
+func (s *Server) Trim(mountAndName string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys[mountAndName].trimmed = n
 }
 
 func (s *Server) version() version {
@@ -294,6 +302,7 @@ func (s *Server) read(name string) (int, any) {
 	}
 	return http.StatusOK, data(map[string]any{
 		"type": k.kind, "derived": k.derived, "latest_version": len(k.versions), "min_decryption_version": k.least, "keys": versions,
+		"min_available_version": k.trimmed,
 	})
 }
 

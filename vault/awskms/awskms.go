@@ -187,6 +187,32 @@ func (p *Provider) UnwrapKey(ctx context.Context, w vault.Wrapped, c vault.Conte
 	return key, err
 }
 
+// HoldsKey says whether KMS has the key, also when it is disabled or waits to be
+// deleted. It needs the right kms:DescribeKey; without it, or for what is no ARN of a
+// key, it fails with vault.ErrUnavailable.
+func (p *Provider) HoldsKey(ctx context.Context, id string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if !arn.MatchString(id) {
+		return false, fmt.Errorf("%w: awskms: not the ARN of a key", vault.ErrUnavailable)
+	}
+	s := p.service()
+	bounded, cancel := context.WithTimeoutCause(ctx, s.timeout, errSlow)
+	defer cancel()
+	out, err := s.kms.DescribeKey(bounded, &kms.DescribeKeyInput{KeyId: aws.String(id)})
+	var missing *types.NotFoundException
+	switch {
+	case errors.As(err, &missing):
+		return false, nil
+	case err != nil:
+		return false, s.plainError(bounded, "DescribeKey", id, err)
+	case out.KeyMetadata == nil || aws.ToString(out.KeyMetadata.Arn) != id:
+		return false, fmt.Errorf("%w: awskms: DescribeKey answered for another key", vault.ErrUnavailable)
+	}
+	return true, nil
+}
+
 // encryptionContext is what KMS binds, and what a policy may demand.
 func encryptionContext(c vault.Context) map[string]string {
 	return map[string]string{

@@ -178,6 +178,30 @@ func TestEncryptionContext(t *testing.T) {
 	is.Equal(s.Contexts(), []map[string]string{want, want})
 }
 
+// TestHoldsKey: a key is held until KMS has it no more.
+func TestHoldsKey(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := service()
+	p := open(t, s, ourKey)
+	holds := func(id string) bool {
+		t.Helper()
+		held, err := p.HoldsKey(t.Context(), id)
+		is.NoErr(err)
+		return held
+	}
+	is.True(holds(ourKey) && holds(otherKey))
+	s.Disable(ourKey)
+	is.True(holds(ourKey)) // it can be enabled again
+	s.DeleteKey(ourKey)
+	is.True(!holds(ourKey) && holds(otherKey))
+	_, err := p.HoldsKey(t.Context(), "alias/agentkey")
+	is.True(errors.Is(err, vault.ErrUnavailable))
+	s.Fail(refuses(http.StatusBadRequest, "AccessDeniedException"))
+	_, err = p.HoldsKey(t.Context(), otherKey)
+	is.True(errors.Is(err, vault.ErrUnavailable)) // it can't be told
+}
+
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)

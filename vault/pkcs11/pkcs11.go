@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -195,6 +196,25 @@ func (p *Provider) UnwrapKey(ctx context.Context, w vault.Wrapped, c vault.Conte
 		return answer{bytes: opened}, err
 	})
 	return a.bytes, err
+}
+
+// HoldsKey says whether the token has the key of that name under the label. Copies
+// that the vendor's tools made are not seen. What is no name of a key in a token
+// fails with vault.ErrUnavailable.
+func (p *Provider) HoldsKey(ctx context.Context, id string) (bool, error) {
+	if !strings.HasPrefix(id, namePrefix) {
+		return false, fmt.Errorf("%w: pkcs11: %s is no key of a token", vault.ErrUnavailable, printable(id))
+	}
+	a, err := p.token().do(ctx, func(s session) (answer, error) {
+		keys, err := s.keys()
+		for _, k := range keys {
+			if k.name() == id {
+				return answer{name: id}, err
+			}
+		}
+		return answer{}, err
+	})
+	return a.name == id, err
 }
 
 func (s session) encrypt(k key, plain, associated []byte) ([]byte, error) {

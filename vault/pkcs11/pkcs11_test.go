@@ -118,6 +118,26 @@ func TestWrongKeyAtStart(t *testing.T) {
 	is.True(strings.Contains(err.Error(), "need "+need+", hold ["+held+"]"))
 }
 
+// TestHoldsKey: a key is held until the token has it no more.
+func TestHoldsKey(t *testing.T) {
+	h := needed(t)
+	is := is.New(t)
+	name := labelOf(t)
+	h.makeKey(t, tokenLabel, name, []byte{1})
+	p := open(t, h.config(name, []byte{1}))
+	id, err := p.CurrentKey(t.Context())
+	is.NoErr(err)
+	held, err := p.HoldsKey(t.Context(), id)
+	is.NoErr(err)
+	is.True(held)
+	h.removeKeys(t, tokenLabel, name, []byte{1})
+	held, err = p.HoldsKey(t.Context(), id)
+	is.NoErr(err)
+	is.True(!held)
+	_, err = p.HoldsKey(t.Context(), "local:00000000000000000000000000000000")
+	is.True(errors.Is(err, vault.ErrUnavailable))
+}
+
 // TestWrongPINIsTriedOnce: the token would be locked.
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	h := needed(t)

@@ -175,6 +175,9 @@ type request struct {
 type statusError struct {
 	what   string
 	status int
+	// nothing says that the service answered 404 as it does for what is not there:
+	// without a reason, which it gives when a path leads nowhere.
+	nothing bool
 }
 
 func (e *statusError) Error() string {
@@ -270,12 +273,18 @@ func (c *client) once(ctx context.Context, r request, token string, body []byte,
 	}
 	defer answer.Destroy()
 	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNoContent {
-		return &statusError{what: r.what, status: res.StatusCode}
+		return &statusError{what: r.what, status: res.StatusCode, nothing: res.StatusCode == http.StatusNotFound && withoutReason(answer.Bytes())}
 	}
 	if v != nil && json.Unmarshal(answer.Bytes(), v) != nil {
 		return fmt.Errorf("%w: transit: %s: the answer is not one of this service", vault.ErrUnavailable, r.what)
 	}
 	return nil
+}
+
+// withoutReason reports whether a refusal is of the service's own form, and empty.
+func withoutReason(answer []byte) bool {
+	var refusal struct{ Errors *[]json.RawMessage }
+	return json.Unmarshal(answer, &refusal) == nil && refusal.Errors != nil && len(*refusal.Errors) == 0
 }
 
 // away says that the service was not reached. Of the cause only a certificate that

@@ -424,3 +424,43 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	is.True(strings.Contains(err.Error(), "redirects"))
 	is.Equal(visits, 0)
 }
+
+// TestHoldsKey: a version is held until it can't come back.
+func TestHoldsKey(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	clock := newClock()
+	s := service(clock.Now)
+	p := open(t, config(s, clock.Now))
+	holds := func(id string) bool {
+		t.Helper()
+		held, err := p.HoldsKey(t.Context(), id)
+		is.NoErr(err)
+		return held
+	}
+	first, err := p.CurrentKey(t.Context())
+	is.NoErr(err)
+	clock.Advance(time.Minute)
+	s.Rotate(ourKey)
+	p = open(t, config(s, clock.Now)) // which has not read the key yet
+	second, err := p.CurrentKey(t.Context())
+	is.NoErr(err)
+	is.True(holds(first) && holds(second))
+	s.Least(ourKey, 2)
+	is.True(holds(first)) // min_decryption_version can be lowered again
+	s.Trim(ourKey, 2)
+	is.True(!holds(first) && holds(second))
+	is.True(!holds(strings.Replace(second, ":v2:", ":v9:", 1)))
+	s.DeleteKey(ourKey)
+	is.True(!holds(second))
+	clock.Advance(time.Minute)
+	s.AddKey(ourKey, "aes256-gcm96", false)
+	is.True(!holds(first)) // another key of the same name and version
+	_, err = p.HoldsKey(t.Context(), "local:00000000000000000000000000000000")
+	is.True(errors.Is(err, vault.ErrUnavailable))
+	for _, fault := range []func(http.ResponseWriter, *http.Request) bool{status(503), status(404), says("{}")} {
+		s.Fail(fault)
+		_, err = p.HoldsKey(t.Context(), second)
+		is.True(errors.Is(err, vault.ErrUnavailable))
+	}
+}

@@ -71,6 +71,13 @@ func (s *Server) Disable(arn string) {
 	s.disabled[arn] = true
 }
 
+// DeleteKey forgets a key, as KMS does when it was scheduled and the time is over.
+func (s *Server) DeleteKey(arn string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keys, arn)
+}
+
 // Fail puts fault before every request, with the operation asked for; it reports
 // whether it has answered. nil ends it.
 func (s *Server) Fail(fault func(w http.ResponseWriter, r *http.Request, operation string) bool) {
@@ -107,7 +114,7 @@ type request struct {
 	EncryptionContext map[string]string
 }
 
-// ServeHTTP answers Encrypt and Decrypt.
+// ServeHTTP answers Encrypt, Decrypt and DescribeKey.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "TrentService.")
 	s.mu.Lock()
@@ -137,6 +144,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case key == nil:
 		Refuse(w, http.StatusBadRequest, "NotFoundException", "Key '"+in.KeyID+"' does not exist")
+	case operation == "DescribeKey":
+		s.answer(w, map[string]any{"KeyMetadata": map[string]any{"Arn": in.KeyID, "KeyId": in.KeyID, "Enabled": !s.disabled[in.KeyID]}})
 	case s.disabled[in.KeyID]:
 		Refuse(w, http.StatusBadRequest, "DisabledException", in.KeyID+" is disabled.")
 	case operation == "Encrypt":
