@@ -121,7 +121,11 @@ func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.SummaryQ
 	if err != nil {
 		return nil, err
 	}
-	var all []grants.Grant
+	found := 0
+	for _, s := range summaries {
+		found += len(s.Grants)
+	}
+	all := make([]grants.Grant, 0, found)
 	for _, s := range summaries {
 		all = append(all, s.Grants...)
 	}
@@ -132,7 +136,8 @@ func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.SummaryQ
 	out := make(links, len(summaries))
 	for _, s := range summaries {
 		l := Linked{Count: s.Count, Items: make([]Link, 0, len(s.Grants))}
-		for _, r := range named[:len(s.Grants)] {
+		for i := range s.Grants {
+			r := &named[i]
 			if grants.Access(&r.Grant, u.now) != s.Status {
 				l.Count-- // its end has passed and is not written yet
 				continue

@@ -100,7 +100,7 @@ func add[T string | []byte](c *Columns, name string, kind byte, value T) {
 func (r Row) State(salt []byte) [32]byte {
 	b := appendPart(nil, stateLabel)
 	b = appendPart(b, salt)
-	return sha256.Sum256(r.append(b))
+	return sha256.Sum256(append(r.identity(b), r.Columns.encoded...))
 }
 
 func (r Row) check() error {
@@ -108,14 +108,12 @@ func (r Row) check() error {
 		r.Installation, r.Organization, r.Kind, r.Record)
 }
 
-// append writes the identity and the columns; FORMAT.md draws it.
-func (r Row) append(b []byte) []byte {
-	b = slices.Grow(b, 64+len(r.Installation)+len(r.Organization)+len(r.Kind)+len(r.Record)+len(r.Columns.encoded))
+// identity writes what stands before the columns; FORMAT.md draws it.
+func (r Row) identity(b []byte) []byte {
 	b = appendPart(b, r.Installation)
 	b = appendPart(b, r.Organization)
 	b = appendPart(b, r.Kind)
 	b = appendPart(b, r.Record)
 	b = appendInt(b, r.Revision)
-	b = appendCount(b, r.Columns.count)
-	return append(b, r.Columns.encoded...)
+	return appendCount(b, r.Columns.count)
 }

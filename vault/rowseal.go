@@ -21,6 +21,10 @@ const (
 	rowHeader  = 1 + keyIDSize
 )
 
+// rowIdentitySize is room for what the HMAC reads before the columns, with ids as
+// long as UUIDs.
+const rowIdentitySize = 320
+
 // RowSealSize is the length of a row seal in bytes.
 const RowSealSize = rowHeader + sha256.Size
 
@@ -108,13 +112,13 @@ func RowSealKeyID(seal []byte) (string, error) {
 
 // rowMAC returns the HMAC of r under the key and the header of its seal.
 func (k *DataKey) rowMAC(header []byte, r Row) ([]byte, error) {
-	b := appendPart(nil, rowLabel)
+	b := appendPart(make([]byte, 0, rowIdentitySize), rowLabel)
 	b = appendPart(b, header[:1])
 	b = appendPart(b, header[1:rowHeader])
-	b = r.append(b)
+	b = r.identity(b)
 	var sum []byte
 	err := k.use(func(m *material) error {
-		sum = primitive.MAC(m.key, b)
+		sum = primitive.MAC(m.key, b, r.Columns.encoded)
 		return nil
 	})
 	return sum, err

@@ -70,14 +70,17 @@ func (rel *relation[T]) args(record *T) ([]any, error) {
 	return fields, nil
 }
 
-// collect returns a function that reads a row and adds it to found.
+// collect returns a function that reads a row and adds it to found. All rows are
+// read through one record.
 func (rel *relation[T]) collect(found *[]T) func(*sql.Rows) error {
+	record, empty := new(T), *new(T)
+	fields := rel.fields(record)
 	return func(rows *sql.Rows) error {
-		var record T
-		if err := scan(rows, rel.fields(&record)...); err != nil {
+		*record = empty
+		if err := scan(rows, fields...); err != nil {
 			return err
 		}
-		*found = append(*found, record)
+		*found = append(*found, *record)
 		return nil
 	}
 }
@@ -119,6 +122,9 @@ func (t texts) Value() (driver.Value, error) { return list(*t.list) }
 
 func (t texts) Scan(column any) error {
 	*t.list = nil
+	if column == "[]" { // as nearly always
+		return nil
+	}
 	if err := decode(column, t.list); err != nil {
 		return err
 	}

@@ -78,6 +78,8 @@ func (r *reader) summaries(
 		s := storage.GrantSummary{Status: status}
 		err := scan(rows, &s.ID, &s.Count)
 		if err == nil && s.Count > 0 {
+			shown := int(min(s.Count, int64(limit)))
+			s.Grants = make([]grants.Grant, 0, shown)
 			place[s.ID] = len(all)
 			all = append(all, s)
 		}
@@ -90,12 +92,21 @@ func (r *reader) summaries(
 	if !r.store.postgres {
 		args = append(args, r.organization)
 	}
-	found, err := selected(ctx, r, grantRelation, newest(column, r.store.postgres), args...)
-	slices.SortFunc(found, func(a, b grants.Grant) int { return strings.Compare(b.ID, a.ID) })
-	for _, g := range found {
-		if i, ok := place[of(&g)]; ok {
-			all[i].Grants = append(all[i].Grants, g)
+	one := make([]grants.Grant, 0, 1)
+	collect := grantRelation.collect(&one)
+	err = r.each(ctx, newest(column, r.store.postgres), args, func(rows *sql.Rows) error {
+		one = one[:0]
+		err := collect(rows)
+		if err != nil {
+			return err
 		}
+		if i, ok := place[of(&one[0])]; ok {
+			all[i].Grants = append(all[i].Grants, one[0])
+		}
+		return nil
+	})
+	for _, s := range all {
+		slices.SortFunc(s.Grants, func(a, b grants.Grant) int { return strings.Compare(b.ID, a.ID) })
 	}
 	return all, err
 }

@@ -31,10 +31,12 @@ func Open(aead cipher.AEAD, box, associated []byte) ([]byte, error) {
 	return aead.Open(nil, nil, box, associated)
 }
 
-// MAC is HMAC-SHA-256.
-func MAC(key, message []byte) []byte {
+// MAC is HMAC-SHA-256 of a message that is given in parts.
+func MAC(key []byte, message ...[]byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	mac.Write(message)
+	for _, part := range message {
+		mac.Write(part)
+	}
 	return mac.Sum(nil)
 }
 
