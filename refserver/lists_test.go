@@ -18,8 +18,8 @@ import (
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
 	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
-	"github.com/agentkey-dev/agentkey-go/internal/seed"
 	"github.com/agentkey-dev/agentkey-go/refserver"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/seed"
 )
 
 // crowd is an organization on SQLite with much in it.

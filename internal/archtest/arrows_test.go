@@ -68,8 +68,12 @@ var arrows = map[string]allowed{
 	},
 	"refserver/internal/contract": {}, // tests only
 	"refserver/client":            {own: []string{"vault"}},
+
+	// What agentkey bench measures, and how.
+	"refserver/internal/seed": {own: library, others: []string{"github.com/google/uuid"}},
+	"refserver/internal/load": {},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/client", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
+		own: append([]string{"refserver", "refserver/client", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),

@@ -71,6 +71,8 @@ type program struct {
 	Serve       serveCommand        `cmd:"" help:"Run the server."`
 	Doctor      doctorCommands      `cmd:"" help:"Check an installation, or its keys and seals; the server may run or not."`
 	Demo        demoCommand         `cmd:"" help:"Play the whole loop on a temporary server, in a few seconds."`
+	Bench       benchCommand        `cmd:"" help:"Measure how many credentials this machine vends, on databases made for it, beside a bare net/http server."`
+	BenchServer benchServerCommand  `cmd:"" hidden:"" help:"A server of the bench."`
 	Keys        keysCommands        `cmd:"" help:"Encryption keys."`
 	Orgs        orgsCommands        `cmd:"" help:"Organizations, on the database itself."`
 	Agents      agentsCommands      `cmd:"" help:"Agents and their keys."`

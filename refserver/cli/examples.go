@@ -22,7 +22,16 @@ agentkey doctor --database sqlite:/var/lib/agentkey/agentkey.db --key-file /etc/
 	"doctor crypto": `# A hundred values of each organization are opened for a moment; or all of them:
 agentkey doctor crypto
 agentkey doctor crypto --all --json`,
-	"demo":          `agentkey demo`,
+	"demo": `agentkey demo`,
+	"bench": `# This machine and its disk, with SQLite:
+agentkey bench --agents 1000 --grants 5000 --events 100000
+# The disk that the database will be on, and a plot:
+agentkey bench --database sqlite:/var/lib/agentkey-bench/bench.db --svg bench.svg
+# The Postgres on this machine that AGENTKEY_BENCH_DATABASE names, briefly, for programs:
+agentkey bench --connections 1,64 --rounds 3 --duration 1s --json
+# What growth costs:
+agentkey bench --scale 1000,100000,1000000 --connections 16,64 --svg growth.svg`,
+	"bench-server":  `agentkey bench-server --database sqlite:bench.db --listen 127.0.0.1:0`,
 	"keys generate": `agentkey keys generate --out encryption.key`,
 	"keys split": `# For three people, of whom two together learn nothing:
 agentkey keys split encryption.key ann.part bob.part cyd.part`,

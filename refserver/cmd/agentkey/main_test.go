@@ -88,7 +88,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 			return setup(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "certificate": certificate,
+			"serve": running.serve, "shutdown": running.shutdown, "capture": capture, "mode": mode, "nowhere": nowhere, "empty": empty, "certificate": certificate,
 			"lines": lines, "append": appendTo, "write": write, "sqlite": sqlite, "assign": assign,
 		},
 	})
@@ -237,6 +237,15 @@ func nowhere(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if (holding != "") != neg {
 		ts.Fatalf("nowhere: held by %q", holding)
+	}
+}
+
+// empty DIRECTORY wants nothing in it.
+func empty(ts *testscript.TestScript, _ bool, args []string) {
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(entries) > 0 {
+		ts.Fatalf("%s holds %s", args[0], entries[0].Name())
 	}
 }
 

@@ -9,20 +9,35 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
-	"github.com/agentkey-dev/agentkey-go/internal/seed"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/seed"
 )
 
 // TestSeededIsReal: what was made up passes every check that there is, and life
 // goes on after it.
 func TestSeededIsReal(t *testing.T) {
 	t.Parallel()
+	for name, want := range map[string]struct {
+		assigned                bool
+		inbox, approved, opened int
+	}{
+		"asked for": {false, 30, 150, 140},
+		"assigned":  {true, 0, 0, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seeded(t, want.assigned, want.inbox, want.approved, want.opened)
+		})
+	}
+}
+
+func seeded(t *testing.T, assigned bool, waiting, decided, opened int) {
 	is := is.New(t)
 	ctx := t.Context()
 	k := agentkeytest.New(t)
 	from := k.Clock.Now()
 	k.Clock.Advance(24 * time.Hour)
 	s, err := seed.Fill(ctx, seed.Config{
-		Manager: k.Manager, Store: k.Config.Storage, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now(),
+		Manager: k.Manager, Store: k.Config.Storage, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now(), Assigned: assigned,
 	}, seed.Counts{Agents: 40, Tools: 10, Grants: 200, Events: 5000})
 	is.NoErr(err)
 	is.Equal(len(s.Agents), 40)
@@ -36,10 +51,11 @@ func TestSeededIsReal(t *testing.T) {
 	is.Equal(agreed.Findings, nil)
 	inbox, err := k.Inbox(ctx, k.Owner, agentkey.InboxInput{Limit: 500})
 	is.NoErr(err)
-	is.Equal(len(inbox.Items), 30)
+	is.Equal(len(inbox.Items), waiting)
 	approved, err := k.Events(ctx, k.Owner, agentkey.EventsInput{Filter: audit.Filter{Action: audit.ActionGrantApproved}, Limit: 500})
 	is.NoErr(err)
-	is.Equal(len(approved.Events), 150)
+	is.Equal(len(approved.Events), decided)
+	is.Equal(len(s.Open), opened)
 	v, err := k.Vend(ctx, agentkey.TrustedAgent(k.Organization.ID, s.Busy), s.BusyTool)
 	is.NoErr(err)
 	v.Credential.Destroy()

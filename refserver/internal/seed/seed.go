@@ -1,5 +1,5 @@
 // Package seed fills an organization with many agents, tools, grants and events,
-// for benchmarks. What it writes is what the Manager would have written: every row
+// to measure what so many cost. What it writes is what the Manager would have written: every row
 // and head is sealed, every event is hashed and signed, and a replay of the log
 // agrees with the records. Only that it was decided one after another is invented.
 package seed
@@ -31,6 +31,13 @@ type Config struct {
 	Actor   agentkey.Actor // an owner or admin of the organization
 	From    time.Time      // when the first agent is made; not before the log's last event
 	To      time.Time      // when the last event happens
+
+	// Assigned makes every grant by one event, and open. Otherwise each is asked
+	// for, and decided on in one way or another.
+	Assigned bool
+
+	// Progress, unless nil, is told how long the log has become.
+	Progress func(events int64)
 }
 
 // Seeded names what was made. Busy is the agent and BusyTool the tool with the
@@ -38,21 +45,23 @@ type Config struct {
 type Seeded struct {
 	Agents, Tools  []string
 	Administrators []string
+	Open           []storage.Pair // the approved grants
 	Busy, BusyTool string
 	Events         int64 // in the log
 }
 
 // Fill fills the organization. The same counts make the same shares of everything,
 // with ids and salts of their own: of the grants 70 in 100 are approved, 15
-// pending, 10 denied and 5 revoked; most events are vends, of which few agents
-// and tools make many.
+// pending, 10 denied and 5 revoked, unless all are assigned; most events are
+// vends, of which few agents and tools make many.
 func Fill(ctx context.Context, c Config, n Counts) (Seeded, error) {
 	w, err := open(ctx, c)
 	if err != nil {
 		return Seeded{}, err
 	}
 	defer w.close()
-	f := &filler{writer: w, counts: n, random: rand.New(rand.NewPCG(1, 2)), step: 1}
+	w.progress = c.Progress
+	f := &filler{writer: w, counts: n, assigned: c.Assigned, random: rand.New(rand.NewPCG(1, 2)), step: 1}
 	if span := c.To.Sub(c.From).Microseconds(); n.Events > 0 {
 		f.step = max(span/int64(n.Events+1), 1)
 	}
@@ -76,11 +85,12 @@ const administrators = 5
 // filler makes records and events up.
 type filler struct {
 	*writer
-	counts Counts
-	random *rand.Rand
-	step   int64 // microseconds between two events
-	open   []grants.Grant
-	out    Seeded
+	counts   Counts
+	assigned bool
+	random   *rand.Rand
+	step     int64            // microseconds between two events
+	open     []audit.GrantRef // of out.Open
+	out      Seeded
 }
 
 // tools are added by the Manager itself, which knows what belongs to one.
@@ -157,7 +167,11 @@ func (f *filler) grants(ctx context.Context) error {
 	for i := range f.counts.Grants {
 		agent := i / each
 		tool := (agent*each + i%each) % len(f.out.Tools)
-		if err := f.grant(f.out.Agents[agent], f.out.Tools[tool], i); err != nil {
+		one := f.grant
+		if f.assigned {
+			one = f.assign
+		}
+		if err := one(f.out.Agents[agent], f.out.Tools[tool], i); err != nil {
 			return err
 		}
 		if err := f.flush(ctx, false); err != nil {
@@ -167,11 +181,37 @@ func (f *filler) grants(ctx context.Context) error {
 	return f.flush(ctx, true)
 }
 
+func (f *filler) identity(agent, tool string) grants.Identity {
+	return grants.Identity{ID: f.id(), Organization: f.organization, Agent: agent, Tool: tool}
+}
+
+// decider is one of those who are not the agents' owner, each in turn.
+func (f *filler) decider(i int) grants.Decider {
+	return grants.Decider{ID: f.out.Administrators[1+i%(administrators-1)], Kind: audit.ActorHuman, Label: "approver@example.com"}
+}
+
+// opened notes a grant that may be vended.
+func (f *filler) opened(g grants.Grant) {
+	f.open = append(f.open, audit.GrantRef{ID: g.ID, Revision: g.Revision, Cycle: g.Cycle})
+	f.out.Open = append(f.out.Open, storage.Pair{Agent: g.Agent, Tool: g.Tool})
+}
+
+// assign makes a grant that an administrator gave.
+func (f *filler) assign(agent, tool string, i int) error {
+	now := f.tick(f.step)
+	by := f.decider(i)
+	t, err := grants.Assign(nil, grants.AssignInput{Identity: f.identity(agent, tool), By: by, Owner: f.out.Administrators[0], OtherApprovers: true}, now)
+	if err := or(err, f.decide(t, by, audit.ActionGrantAssigned, nil)); err != nil {
+		return err
+	}
+	f.opened(t.Grant)
+	return nil
+}
+
 // grant makes one that was asked for and, mostly, decided on.
 func (f *filler) grant(agent, tool string, i int) error {
-	t, err := grants.Request(nil, grants.RequestInput{
-		Identity: grants.Identity{ID: f.id(), Organization: f.organization, Agent: agent, Tool: tool}, Reason: "to do what was made up",
-	}, f.tick(f.step))
+	now := f.tick(f.step)
+	t, err := grants.Request(nil, grants.RequestInput{Identity: f.identity(agent, tool), Reason: "to do what was made up"}, now)
 	if err != nil {
 		return err
 	}
@@ -179,7 +219,7 @@ func (f *filler) grant(agent, tool string, i int) error {
 	if err != nil {
 		return err
 	}
-	by := grants.Decider{ID: f.out.Administrators[1+i%(administrators-1)], Kind: audit.ActorHuman, Label: "approver@example.com"}
+	by := f.decider(i)
 	switch share := i % 100; {
 	case share < 15:
 		return nil
@@ -195,7 +235,7 @@ func (f *filler) grant(agent, tool string, i int) error {
 		t, err = grants.Revoke(t.Grant, by, f.tick(1))
 		return or(err, f.decide(t, by, audit.ActionGrantRevoked, nil))
 	}
-	f.open = append(f.open, t.Grant)
+	f.opened(t.Grant)
 	return nil
 }
 
@@ -215,13 +255,13 @@ func (f *filler) events(ctx context.Context) error {
 		return nil
 	}
 	zipf := rand.NewZipf(f.random, 1.1, 8, uint64(len(f.open)-1))
-	f.out.Busy, f.out.BusyTool = f.open[0].Agent, f.open[0].Tool
+	f.out.Busy, f.out.BusyTool = f.out.Open[0].Agent, f.out.Open[0].Tool
 	for f.size+int64(len(f.lines)) < int64(f.counts.Events) {
-		g := f.open[zipf.Uint64()]
+		i := zipf.Uint64()
+		p := f.out.Open[i]
 		now := f.tick(f.step)
-		e := f.event(audit.Actor{Kind: audit.ActorAgent, ID: g.Agent, Auth: "key"}, audit.ActionCredentialVended)
-		e.Agent, e.Tool, e.Target = g.Agent, g.Tool, audit.Ref{Kind: audit.KindTool, ID: g.Tool}
-		e.Grant = audit.GrantRef{ID: g.ID, Revision: g.Revision, Cycle: g.Cycle}
+		e := f.event(audit.Actor{Kind: audit.ActorAgent, ID: p.Agent, Auth: "key"}, audit.ActionCredentialVended)
+		e.Agent, e.Tool, e.Target, e.Grant = p.Agent, p.Tool, audit.Ref{Kind: audit.KindTool, ID: p.Tool}, f.open[i]
 		if now%50 == 0 {
 			e.Action, e.Outcome, e.Reason = audit.ActionCredentialRefused, audit.OutcomeRefused, string(grants.ReasonCredentialExpired)
 		}

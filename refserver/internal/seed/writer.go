@@ -19,6 +19,7 @@ type writer struct {
 	rows         *vault.RowSealer
 	signer       *audit.Signer
 	keys         []*vault.DataKey
+	progress     func(events int64)
 
 	now   int64
 	size  int64 // of the log
@@ -190,7 +191,10 @@ func (w *writer) flush(ctx context.Context, all bool) error {
 		return nil
 	}
 	err := w.store.Update(ctx, w.organization, w.write)
-	w.lines, w.puts = nil, nil
+	w.lines, w.puts = w.lines[:0], w.puts[:0]
+	if err == nil && w.progress != nil {
+		w.progress(w.size)
+	}
 	return err
 }
 
