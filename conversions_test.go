@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -192,18 +193,21 @@ func TestConcurrentSuggestions(t *testing.T) {
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
 		store := memstore.New()
-		concurrentSuggestions(t, func(testing.TB) storage.Store { return store })
+		concurrentSuggestions(t, 50, func(testing.TB) storage.Store { return store })
 	})
+	few := 15
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		few = 50
+	}
 	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
-		concurrentSuggestions(t, func(t testing.TB) storage.Store { return open(t) })
+		concurrentSuggestions(t, few, func(t testing.TB) storage.Store { return open(t) })
 	})
 }
 
-func concurrentSuggestions(t *testing.T, open func(testing.TB) storage.Store) {
+func concurrentSuggestions(t *testing.T, rounds int, open func(testing.TB) storage.Store) {
 	is := is.New(t)
-	const agents, rounds = 16, 50
-	store := open(t)
-	k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = store, time.Now })
+	const agents = 16
+	k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = open(t), time.Now })
 	config := k.Config
 	config.Storage, config.Node = open(t), "other"
 	other, err := agentkey.New(t.Context(), config)
@@ -223,7 +227,12 @@ func concurrentSuggestions(t *testing.T, open func(testing.TB) storage.Store) {
 			if i%3 == 0 {
 				in.URL = fmt.Sprintf("linear-%d.app", round)
 			}
-			made[i], err = managers[i%2].SuggestTool(context.Background(), callers[i], in)
+			for range 10 { // a machine that does much else makes storage too busy now and then
+				made[i], err = managers[i%2].SuggestTool(context.Background(), callers[i], in)
+				if !errors.Is(err, agentkey.ErrUnavailable) {
+					break
+				}
+			}
 			return err
 		}), nil)
 		is.Equal(ok, agents)
@@ -255,9 +264,9 @@ func TestMatchingIsALookUp(t *testing.T) {
 	counts := &counting{Store: memstore.New()}
 	w := newWishes(t, func(c *agentkey.Config) { c.Storage = counts })
 	ctx := t.Context()
-	tools, suggestions := 2000, 5000
-	if testing.Short() {
-		tools, suggestions = 200, 500
+	tools, suggestions := 200, 500
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		tools, suggestions = 2000, 5000
 	}
 	measure := func(call func() error) (int, int) {
 		counts.begin()

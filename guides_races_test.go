@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 
@@ -120,13 +119,13 @@ func TestConcurrentVersions(t *testing.T) {
 func TestNothingLearnedAfterRevoke(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, store storage.Store, rounds int) {
-		r := newRace(t, store, func(c *agentkey.Config) { c.Clock = time.Now })
+		r := newRace(t, store)
 		r.tries(func() error {
 			return second(r.SuggestInstructions(context.Background(), agentkey.TrustedAgent(r.Organization.ID, r.agent.ID), agentkey.SuggestInstructionsInput{
 				Tool: r.tool.ID, Learned: "Pages end at 100 items.", Why: "It cost me a day.",
 			}))
 		})
-		r.run(rounds/4, func(ctx context.Context, _ int) {
+		r.run(rounds/2, func(ctx context.Context, _ int) {
 			r.given()
 			r.insist(func() error { return second(r.Revoke(ctx, r.Owner, r.agent.ID, r.tool.ID)) })
 			r.taken()
