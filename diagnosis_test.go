@@ -84,6 +84,14 @@ func TestDiagnoseFindsDamage(t *testing.T) {
 			[]string{"UPDATE agentkey_data_keys SET state = 'decrypt_only' WHERE " + dataKey(s.org, "seal")},
 			[]string{"data_key: row does not fit its seal", "data_key: 0 active keys of purpose seal"},
 		},
+		"as if the organization had been destroyed": {
+			[]string{"UPDATE agentkey_data_keys SET state = 'destroyed' WHERE " + dataKey(s.org, "seal")},
+			[]string{"data_key: row does not fit its seal"},
+		},
+		"as if all of its keys had been": {
+			[]string{"UPDATE agentkey_data_keys SET state = 'destroyed' WHERE organization = '" + s.org + "'"},
+			[]string{"data_key: no key that seals rows is at hand"},
+		},
 		"seals not counted": {
 			[]string{"UPDATE agentkey_data_keys SET reserved = 1 WHERE " + dataKey(s.org, "seal")},
 			[]string{"data_key: seals 3 values, and 1 seals were reserved"},

@@ -54,8 +54,8 @@ func (o *examined) examine(ctx context.Context) error {
 	return o.counters(ctx)
 }
 
-// destroyed says whether nothing of the organization can be opened any more, and
-// that is how it was decided.
+// destroyed says whether nothing of the organization can be opened any more, by
+// what the rows of its data keys say, whose seals are looked at like all others.
 func (o *examined) destroyed() bool {
 	n := 0
 	for _, d := range o.rows {
@@ -105,10 +105,6 @@ func (o *examined) load(ctx context.Context) error {
 	}
 	if o.ring, err = newRing(o.id, o.m.installation, o.keys, o.rows); err != nil {
 		o.ring = nil
-		if first && o.destroyed() {
-			o.out.Destroyed++
-			return nil
-		}
 		o.find(audit.KindDataKey, o.id, "no key that seals rows is at hand: no row and no value was looked at")
 		return nil
 	}
@@ -230,6 +226,8 @@ func (o *examined) check(u *unit, row vault.Row, seal []byte) {
 		o.find(row.Kind, row.Record, "row is sealed with a data key that is not there")
 	case state == vault.KeyDestroyed:
 		o.find(row.Kind, row.Record, "row is sealed with a data key that is destroyed")
+	case o.keys[id] == nil:
+		o.find(row.Kind, row.Record, "row is sealed with a data key that does not unwrap")
 	case u.ring.rows.Verify(row, seal) != nil:
 		o.find(row.Kind, row.Record, "row does not fit its seal")
 	}
