@@ -77,7 +77,9 @@ type shipper struct {
 	since    int64
 	failure  string
 
-	held time.Time // when the turn was last taken; of the goroutine that ships
+	// Of the goroutine that ships:
+	held   time.Time            // when the turn was last taken
+	broken map[string]time.Time // logs that can't be read, and when to try again
 }
 
 // lease is how long a turn at shipping is held: longer than any call of the sink.
@@ -109,7 +111,8 @@ func (s *shipper) handOver(ctx context.Context) {
 func (s *shipper) settle(ctx context.Context, err error) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
+	var refused *sinkError
+	if !errors.As(err, &refused) { // what else went wrong was logged, and is not the sink's
 		if s.failures > 0 {
 			s.m.log.LogAttrs(ctx, slog.LevelInfo, "audit sink takes events again", slog.String("sink", s.Name))
 		}
@@ -157,6 +160,9 @@ func (s *shipper) round(ctx context.Context) error {
 	defer s.m.leave()
 	var failed error
 	err := s.m.eachOrganization(ctx, func(id string) error {
+		if s.m.config.Clock().Before(s.broken[id]) {
+			return nil
+		}
 		for {
 			mine, err := s.mine(ctx)
 			if err != nil {
@@ -172,6 +178,7 @@ func (s *shipper) round(ctx context.Context) error {
 				return err
 			case err != nil:
 				failed = errors.Join(failed, err)
+				s.setAside(ctx, id, err)
 				return nil
 			case !more:
 				return nil
@@ -182,6 +189,16 @@ func (s *shipper) round(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(failed, err)
+}
+
+// setAside leaves a log that can't be read alone for a while, so that it slows
+// down no other.
+func (s *shipper) setAside(ctx context.Context, organization string, err error) {
+	if s.broken == nil {
+		s.broken = make(map[string]time.Time)
+	}
+	s.broken[organization] = s.m.config.Clock().Add(maxPause)
+	s.m.log.LogAttrs(ctx, slog.LevelError, "log can't be shipped", slog.String("sink", s.Name), slog.String("organization", organization), slog.Any("error", err))
 }
 
 // errNotMine says that another process ships.

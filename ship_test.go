@@ -15,6 +15,7 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/internal/faultstore"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
@@ -28,7 +29,10 @@ type gathered struct {
 	shaken bool // it answers an error although it has taken the batch
 }
 
-func (g *gathered) Ship(_ context.Context, b audit.Batch) error {
+func (g *gathered) Ship(ctx context.Context, b audit.Batch) error {
+	if faultstore.Holding(ctx) {
+		panic("a sink was asked while a log head was held")
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fault != nil {
@@ -97,7 +101,7 @@ func TestShipping(t *testing.T) {
 	kit := agentkeytest.New(t, shippingTo(agentkey.SinkConfig{Name: "all", Sink: g, Personal: true}, agentkey.SinkConfig{Name: "bare", Sink: bare}))
 	failures := 0
 	for range 30 {
-		recordMany(t, kit.Manager, kit.Owner, r.IntN(80))
+		recordMany(t, kit.Manager, kit.Owner, r.IntN(20))
 		n := r.IntN(4)
 		g.set(func(audit.Batch) error {
 			if n--; n == 0 {
@@ -284,6 +288,42 @@ func TestOneShipsAtATime(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(status[0].Behind, int64(0))
 	is.Equal(g.ordered(t, nil), 0)
+}
+
+// An organization whose log can't be read keeps no other waiting, and is no
+// failure of the sink.
+func TestOneLogCannotBeShipped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		g := &gathered{}
+		store := memstore.New()
+		kit := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = store, time.Now }, shippingTo(agentkey.SinkConfig{Name: "one", Sink: g}))
+		broken, _ := kit.NewOrganization("broken")
+		is.NoErr(store.Update(t.Context(), broken.ID, func(ctx context.Context, tx storage.Tx) error {
+			keys, err := tx.DataKeys(ctx)
+			if err != nil {
+				return err
+			}
+			k := keys[0]
+			k.Organization, k.Provider, k.Revision = broken.ID, "local:none", k.Revision+1
+			_, err = tx.PutDataKey(ctx, k)
+			return err
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- kit.Run(ctx) }()
+		for range 20 {
+			recordMany(t, kit.Manager, kit.Owner, 1)
+			time.Sleep(6 * time.Second)
+			status, err := kit.Shipping(t.Context(), kit.Owner)
+			is.NoErr(err)
+			is.Equal([]int64{status[0].Behind, int64(status[0].Failures)}, []int64{0, 0})
+		}
+		cancel()
+		is.NoErr(<-ended)
+		is.Equal(len(g.seqs[audit.Origin(kit.Installation(), broken.ID, 1)]), 0)
+	})
 }
 
 func TestSinksAreChecked(t *testing.T) {
