@@ -50,6 +50,19 @@ func (m *Manager) seal(ctx context.Context, c storage.Credential, secret *vault.
 	return sealed, err
 }
 
+// actSealing is act for a change that puts a value which was sealed before. Where
+// its data key was retired meanwhile it is sealed anew, and decided again.
+func (m *Manager) actSealing(ctx context.Context, a Actor, n needs, c *storage.Credential, secret *vault.Secret, decide func(u *unit) error) error {
+	err := m.act(ctx, a, n, decide)
+	for run := 0; run < maxRuns && c != nil && errors.Is(err, errRetired); run++ {
+		m.keys.forget(a.Organization)
+		if c.Sealed, err = m.seal(ctx, *c, secret); err == nil {
+			err = m.act(ctx, a, n, decide)
+		}
+	}
+	return err
+}
+
 // newCredential makes the record of a new credential with its value sealed. It
 // belongs to the tool or, for tools whose credentials are per agent, to a grant.
 func (m *Manager) newCredential(ctx context.Context, organization, tool, grant, authType string, expires int64, secret *vault.Secret) (storage.Credential, error) {

@@ -24,8 +24,6 @@ type Manager struct {
 	log          *slog.Logger
 	validation   *validation
 	installation string
-	publicKey    string
-	verifier     *audit.Verifiers
 	keys         *keyring
 	queues       queues
 	heads        heads
@@ -132,9 +130,7 @@ func (m *Manager) resume(ctx context.Context, r storage.Record) error {
 	if err := keys.rows.Verify(r.Row(p.ID), r.Seal); err != nil || keys.signer == nil {
 		return fmt.Errorf("agentkey: installation record: %w", ErrIntegrity)
 	}
-	m.publicKey = keys.signer.PublicKey()
-	m.verifier, err = audit.NewVerifiers(m.publicKey)
-	return err
+	return nil
 }
 
 // begin makes the installation: its id, the reserved organization's data keys
@@ -270,12 +266,6 @@ func (m *Manager) Close(ctx context.Context) error {
 
 // Installation is the id of this installation, made with its first New.
 func (m *Manager) Installation() string { return m.installation }
-
-// PublicKey is the key that verifies every head of this installation's logs, as
-// a verifier key of signed notes (C2SP).
-func (m *Manager) PublicKey() string { return m.publicKey }
-
-func (m *Manager) verifiers() *audit.Verifiers { return m.verifier }
 
 // Ready says whether a vend could be decided now: storage takes changes, the keys
 // of the installation are at hand, and this node's clock is that of the database.

@@ -176,8 +176,12 @@ func (m *Manager) Verify(ctx context.Context, a Actor) (audit.Report, error) {
 	if err != nil {
 		return audit.Report{}, err
 	}
+	verifiers, err := m.trusted(ctx)
+	if err != nil {
+		return audit.Report{}, err
+	}
 	report, err := audit.Verify(ctx, audit.Log{
-		Installation: m.installation, Organization: a.Organization, Entries: source, Verifiers: m.verifier, Recorded: true,
+		Installation: m.installation, Organization: a.Organization, Entries: source, Verifiers: verifiers, Recorded: true,
 	})
 	if err != nil {
 		return report, err
@@ -201,7 +205,7 @@ func (m *Manager) Export(ctx context.Context, a Actor, w io.Writer) error {
 	if err := m.authorize(ctx, a, OpExportAudit); err != nil {
 		return err
 	}
-	err := m.act(ctx, a, needs{}, func(u *unit) error {
+	err := m.act(ctx, a, needs{ended: true}, func(u *unit) error {
 		u.event(a.who(), audit.ActionAuditExported).Target = audit.Ref{Kind: audit.KindLog, ID: a.Organization}
 		return nil
 	})
@@ -212,12 +216,16 @@ func (m *Manager) Export(ctx context.Context, a Actor, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	verifiers, err := m.trusted(ctx)
+	if err != nil {
+		return err
+	}
 	removed, err := m.removed(ctx, a.Organization)
 	if err != nil {
 		return err
 	}
 	return audit.Export(ctx, w, audit.ExportHeader{
-		Origin: audit.Origin(m.installation, a.Organization, head.Epoch), PublicKeys: []string{m.publicKey}, ContentFrom: removed.Bound,
+		Origin: audit.Origin(m.installation, a.Organization, head.Epoch), PublicKeys: verifiers.Keys(), ContentFrom: removed.Bound,
 	}, source)
 }
 

@@ -41,7 +41,8 @@ func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
 
 // systemToo says whether op makes sense in the reserved organization.
 func systemToo(op Operation) bool {
-	return op == OpReadAudit || op == OpVerifyAudit || op == OpExportAudit || op == OpReadOrganization
+	return op == OpReadAudit || op == OpVerifyAudit || op == OpExportAudit || op == OpReadOrganization ||
+		op == OpReadKeys || op == OpRotateKeys || op == OpReseal
 }
 
 func (m *Manager) chargeActor(ctx context.Context, a Actor, op Operation, tier ratelimit.Tier) error {
@@ -344,6 +345,13 @@ func (m *Manager) read(ctx context.Context, organization string, fn func(ctx con
 }
 
 func (m *Manager) readOnce(ctx context.Context, organization string, fresh bool, fn func(ctx context.Context, tx storage.ReadTx, u *unit) error) error {
+	if fresh && organization != storage.System { // the key that signs heads may be another now
+		signing, err := m.keys.acquire(ctx, storage.System, true)
+		if err != nil {
+			return err
+		}
+		signing.release()
+	}
 	r, err := m.keys.acquire(ctx, organization, fresh)
 	if err != nil {
 		return err
@@ -356,7 +364,7 @@ func (m *Manager) readOnce(ctx context.Context, organization string, fresh bool,
 		if err != nil {
 			return err
 		}
-		u := &unit{state: &state{organization: organization, installation: m.installation, ring: r, now: max(micros(m.config.Clock()), head.Time)}}
+		u := &unit{state: &state{organization: organization, installation: m.installation, ring: r, fresh: fresh, now: max(micros(m.config.Clock()), head.Time)}}
 		return fn(ctx, tx, u)
 	})
 	if err != nil {

@@ -95,9 +95,8 @@ func (u *unit) deleteTool(e *entry, t storage.Tool) {
 // putCredential writes a credential. With fresh, its value was just sealed.
 func (u *unit) putCredential(e *entry, c storage.Credential, fresh bool) (err error) {
 	if fresh {
-		id, err := vault.SealedKeyID(c.Sealed)
-		if err != nil || (u.states[id] != vault.KeyActive && u.states[id] != vault.KeyDecryptOnly) {
-			return errStale
+		if id, err := vault.SealedKeyID(c.Sealed); err != nil || u.states[id] != vault.KeyActive {
+			return errRetired
 		}
 		digest := vault.SealedDigest(c.Sealed)
 		e.Sealed = append(e.Sealed, audit.SealedRef{Kind: audit.KindCredential, ID: c.ID, Digest: digest[:]})
@@ -223,6 +222,14 @@ func cut(s string, limit int) string {
 		limit--
 	}
 	return s[:limit]
+}
+
+// fromMicros is the time of a record, the zero Time for none.
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
 }
 
 func micros(t time.Time) int64 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // operation is one thing to be decided under an organization's head. decide is
@@ -99,6 +100,9 @@ type rings struct{ own, signing *ring }
 // rings takes both from memory, or asks the provider, which has the time of one
 // call for the two.
 func (m *Manager) rings(ctx context.Context, organization string, fresh bool) (*rings, error) {
+	if fresh {
+		m.keys.forget(storage.System) // the key that signs heads may be another now
+	}
 	if _, own, _ := m.keys.look(organization, fresh); own != nil {
 		if _, signing, _ := m.keys.look(storage.System, false); signing != nil {
 			return &rings{own, signing}, nil
@@ -196,6 +200,7 @@ func (m *Manager) again(ctx context.Context, op operation, err error) error {
 type batch struct {
 	m        *Manager
 	ps       []*pending
+	fresh    bool    // the keys were read for this
 	units    []*unit // of the operations that stand, in their order
 	recorded map[refusalKey]recorded
 	next     knownHead
@@ -230,7 +235,7 @@ func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batc
 	var b *batch
 	var fault error
 	err := m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
-		b = &batch{m: m, ps: ps, recorded: make(map[refusalKey]recorded)}
+		b = &batch{m: m, ps: ps, fresh: fresh, recorded: make(map[refusalKey]recorded)}
 		fault = b.run(ctx, tx, organization, keys)
 		return fault
 	})
@@ -282,7 +287,7 @@ func (b *batch) run(ctx context.Context, tx storage.Tx, organization string, key
 	if err != nil {
 		return err
 	}
-	base := state{organization: organization, installation: b.m.installation, ring: keys.own, batch: b}
+	base := state{organization: organization, installation: b.m.installation, ring: keys.own, batch: b, fresh: b.fresh}
 	tree, err := b.m.checkHead(&unit{state: &base}, head)
 	if err != nil {
 		return err
@@ -388,10 +393,17 @@ func (m *Manager) checkStoredHead(u *unit, head storage.Head) (audit.Tree, error
 		return audit.Tree{}, damaged
 	}
 	tree, err := audit.CheckHead(head.Head, u.installation, u.organization, m.verifiers())
+	if errors.Is(err, audit.ErrSignature) && !u.fresh {
+		return audit.Tree{}, errStale // another process may have rotated the signing key
+	}
 	if err != nil {
 		return audit.Tree{}, damaged
 	}
-	if err := u.ring.rows.Verify(storage.HeadRow(u.installation, u.organization, head.Head), head.Seal); err != nil {
+	err = u.ring.rows.Verify(storage.HeadRow(u.installation, u.organization, head.Head), head.Seal)
+	if errors.Is(err, vault.ErrUnknownKey) && !u.fresh {
+		return audit.Tree{}, errStale // or the row key
+	}
+	if err != nil {
 		return audit.Tree{}, damaged
 	}
 	return tree, nil
@@ -454,7 +466,9 @@ func (m *Manager) appendPart(ctx context.Context, tx storage.Tx, u *unit, part [
 		return knownHead{}, fmt.Errorf("agentkey: seal the head: %w", err)
 	}
 	next := storage.Head{Head: x.Head, Seal: seal, KeptSize: from.head.KeptSize, KeptTime: from.head.KeptTime}
-	keep := x.Head.Size-next.KeptSize >= keepEvents || u.now-next.KeptTime >= keepTime
+	// The head with the last signature of an old key is what the new one is trusted by.
+	rotated := slices.ContainsFunc(part, func(e *entry) bool { return e.Action == audit.ActionLogSigningKeyRotated })
+	keep := rotated || x.Head.Size-next.KeptSize >= keepEvents || u.now-next.KeptTime >= keepTime
 	if keep {
 		next.KeptSize, next.KeptTime = x.Head.Size, u.now
 	}

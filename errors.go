@@ -57,14 +57,15 @@ var (
 	ErrUnknownToken = &Error{"unknown_token", ErrUnauthenticated, "unknown token", "This token is not valid."}
 	ErrTokenExpired = &Error{"token_expired", ErrUnauthenticated, "token has expired", "This token has expired. Ask an owner for a new one."}
 
-	ErrSuspended          = &Error{"agent_suspended", ErrRefused, "agent is suspended", "This agent is suspended. Ask an administrator to reactivate it."}
-	ErrOrganizationLocked = &Error{"organization_locked", ErrRefused, "organization is locked", "Access is locked for the whole organization. Wait until an administrator unlocks it."}
-	ErrNoGrant            = &Error{"no_grant", ErrRefused, "no grant", grants.ReasonNoGrant.Hint()}
-	ErrPending            = &Error{"pending", ErrRefused, "pending", grants.ReasonPending.Hint()}
-	ErrDenied             = &Error{"denied", ErrRefused, "denied", grants.ReasonDenied.Hint()}
-	ErrRevoked            = &Error{"revoked", ErrRefused, "revoked", grants.ReasonRevoked.Hint()}
-	ErrExpired            = &Error{"expired", ErrRefused, "expired", grants.ReasonExpired.Hint()}
-	ErrUsedUp             = &Error{"used_up", ErrRefused, "used up", grants.ReasonUsedUp.Hint()}
+	ErrSuspended             = &Error{"agent_suspended", ErrRefused, "agent is suspended", "This agent is suspended. Ask an administrator to reactivate it."}
+	ErrOrganizationLocked    = &Error{"organization_locked", ErrRefused, "organization is locked", "Access is locked for the whole organization. Wait until an administrator unlocks it."}
+	ErrOrganizationDestroyed = &Error{"organization_destroyed", ErrRefused, "organization is destroyed", "This organization's keys were destroyed. Nothing of it can be opened or changed any more; its log can be read."}
+	ErrNoGrant               = &Error{"no_grant", ErrRefused, "no grant", grants.ReasonNoGrant.Hint()}
+	ErrPending               = &Error{"pending", ErrRefused, "pending", grants.ReasonPending.Hint()}
+	ErrDenied                = &Error{"denied", ErrRefused, "denied", grants.ReasonDenied.Hint()}
+	ErrRevoked               = &Error{"revoked", ErrRefused, "revoked", grants.ReasonRevoked.Hint()}
+	ErrExpired               = &Error{"expired", ErrRefused, "expired", grants.ReasonExpired.Hint()}
+	ErrUsedUp                = &Error{"used_up", ErrRefused, "used up", grants.ReasonUsedUp.Hint()}
 
 	ErrRole    = &Error{"role", ErrForbidden, "the role does not allow this", "Ask somebody with the role that this needs."}
 	ErrNoActor = &Error{"no_actor", ErrForbidden, "no actor", "Say who acts."}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -22,7 +23,9 @@ type ring struct {
 	opener       *vault.Opener
 	sealer       *vault.Sealer // nil until the organization seals its first value
 	sealing      storage.DataKey
-	signer       *audit.Signer // of the reserved organization only
+	signer       *audit.Signer   // of the reserved organization only
+	signing      string          // the id of the key that signs
+	gone         map[string]bool // keys that are destroyed
 	expires      time.Time
 
 	mu      sync.Mutex
@@ -72,6 +75,8 @@ type keyring struct {
 	lifetime     time.Duration
 	timeout      time.Duration
 	installation string
+
+	trust atomic.Pointer[trust] // of when the reserved organization's keys were last read
 
 	mu    sync.Mutex
 	slots map[string]*slot
@@ -182,6 +187,17 @@ func (k *keyring) hold(s *slot, r *ring) {
 	s.ring = r
 }
 
+// forget lets go of an organization's keys, which are read again when they are
+// next needed.
+func (k *keyring) forget(organization string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.slot(organization); s.ring != nil {
+		s.ring.retire()
+		s.ring = nil
+	}
+}
+
 // expire lets go of what has been held for its lifetime. It is zeroed at once or,
 // if somebody is using it, after that.
 func (k *keyring) expire(now time.Time, all bool) {
@@ -197,10 +213,14 @@ func (k *keyring) expire(now time.Time, all bool) {
 
 func (k *keyring) load(ctx context.Context, organization string) (*ring, error) {
 	var rows []storage.DataKey
+	var former []storage.Record
 	viewing, end := reading(ctx)
 	defer end()
 	err := k.store.View(viewing, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
-		rows, err = tx.DataKeys(ctx)
+		if rows, err = tx.DataKeys(ctx); err != nil || organization != storage.System {
+			return err
+		}
+		former, err = tx.ScanRecords(ctx, storage.Scan{Kind: kindSigningKey, Limit: storage.MaxPage})
 		return err
 	})
 	if err != nil {
@@ -218,6 +238,14 @@ func (k *keyring) load(ctx context.Context, organization string) (*ring, error) 
 	if err != nil {
 		destroyKeys(keys)
 		return nil, err
+	}
+	if organization == storage.System {
+		t, err := k.trusts(r, former)
+		if err != nil {
+			destroyKeys(keys)
+			return nil, err
+		}
+		k.trust.Store(t)
 	}
 	r.expires = k.clock().Add(k.lifetime)
 	return r, nil
@@ -278,18 +306,19 @@ func destroyKeys(keys map[string]*vault.DataKey) {
 
 // newRing makes a ring of keys that are described by rows, whose seals are proven.
 func newRing(organization, installation string, keys map[string]*vault.DataKey, rows []storage.DataKey) (*ring, error) {
-	r := &ring{organization: organization, keys: keys}
+	r := &ring{organization: organization, keys: keys, gone: make(map[string]bool)}
 	var sign, seal *vault.DataKey
 	var seals []*vault.DataKey
 	for _, d := range rows {
 		key := keys[d.ID]
 		if key == nil {
+			r.gone[d.ID] = true
 			continue
 		}
 		active := d.State == vault.KeyActive
 		switch {
 		case d.Purpose == vault.PurposeSign && active:
-			sign = key
+			sign, r.signing = key, d.ID
 		case d.Purpose == vault.PurposeSeal:
 			seals = append(seals, key)
 			if active {

@@ -80,6 +80,9 @@ func (u *unit) loadWindows(ctx context.Context, tx storage.ReadTx, n needs) erro
 			return damaged
 		}
 		seal, times := w.Times[:vault.RowSealSize], w.Times[vault.RowSealSize:]
+		if id, err := vault.RowSealKeyID(seal); err == nil && u.states[id] == vault.KeyDestroyed {
+			continue // all its times are older than any window: see lingerTime
+		}
 		if err := u.verify(u.windowRow(w.WindowRef, times), seal); err != nil {
 			return err
 		}

@@ -67,6 +67,14 @@ const (
 	OpErasePerson   Operation = "audit.erase_person"
 	OpTailAudit     Operation = "audit.tail"
 	OpReadShipping  Operation = "audit.read_shipping"
+
+	OpReadKeys            Operation = "keys.read"
+	OpRotateKeys          Operation = "keys.rotate"
+	OpReseal              Operation = "keys.reseal"
+	OpRewrapKeys          Operation = "keys.rewrap"         // in the reserved organization only
+	OpRotateSigningKey    Operation = "keys.rotate_signing" // in the reserved organization only
+	OpPlanDestruction     Operation = "organization.plan_destruction"
+	OpDestroyOrganization Operation = "organization.destroy"
 )
 
 type rule struct {
@@ -149,6 +157,14 @@ var rules = map[Operation]rule{
 	OpErasePerson:   {roles: owners, change: true},
 	OpTailAudit:     {roles: auditors},
 	OpReadShipping:  {roles: auditors},
+
+	OpReadKeys:            {roles: auditors},
+	OpRotateKeys:          {roles: owners, change: true},
+	OpReseal:              {roles: owners, change: true},
+	OpRewrapKeys:          {roles: owners, change: true, installation: true},
+	OpRotateSigningKey:    {roles: owners, change: true, installation: true},
+	OpPlanDestruction:     {roles: owners},
+	OpDestroyOrganization: {roles: owners, change: true, free: true},
 }
 
 // Operations gives every operation and the roles that may do it.

@@ -212,7 +212,7 @@ func (m *Manager) Approve(ctx context.Context, a Actor, request string, in Decis
 		return Grant{}, err
 	}
 	var out Grant
-	err = m.act(ctx, a, d.needs(), func(u *unit) error {
+	err = m.actSealing(ctx, a, d.needs(), d.credential, in.Credential, func(u *unit) error {
 		agent, tool := u.agents[d.agent], u.tools[d.tool]
 		g := u.grant(d.agent, d.tool)
 		switch {
@@ -248,7 +248,7 @@ func (m *Manager) Assign(ctx context.Context, a Actor, in AssignInput) (Grant, e
 		return Grant{}, err
 	}
 	var out Grant
-	err = m.act(ctx, a, d.needs(), func(u *unit) error {
+	err = m.actSealing(ctx, a, d.needs(), d.credential, in.Credential, func(u *unit) error {
 		agent, known := u.agents[in.Agent]
 		tool, found := u.tools[in.Tool]
 		switch {

@@ -111,6 +111,10 @@ func (r *retainer) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	verifiers, err := r.m.trusted(ctx)
+	if err != nil {
+		return err
+	}
 	var tree audit.Tree
 	damaged := &headError{organization: r.organization}
 	for {
@@ -126,7 +130,7 @@ func (r *retainer) learn(ctx context.Context) error {
 			}
 			tree.Append(entry.Line.Leaf)
 		case entry.Head != nil:
-			c, err := audit.OpenCheckpoint(entry.Head, r.m.verifiers())
+			c, err := audit.OpenCheckpoint(entry.Head, verifiers)
 			if err != nil || c.Size != tree.Size() || c.Root != tree.Root() {
 				return damaged
 			}

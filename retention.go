@@ -89,6 +89,17 @@ func lookUp[T any](ctx context.Context, m *Manager, organization, kind, id strin
 	return p, err
 }
 
+// lookUpEnded is lookUp for what is known of a destroyed organization too.
+func lookUpEnded[T any](ctx context.Context, m *Manager, organization string, ref recordRef) (p T, err error) {
+	var damaged error
+	n := needs{records: []recordRef{ref}, ended: true}
+	err = m.view(ctx, organization, n, func(u *unit) { p, _, damaged = payloadOf[T](u, ref) })
+	if err == nil {
+		err = damaged
+	}
+	return p, err
+}
+
 // payloadOf is what a record that was read holds; the zero value when there is none.
 func payloadOf[T any](u *unit, ref recordRef) (p T, r storage.Record, err error) {
 	r, ok := u.records[ref]
@@ -99,7 +110,7 @@ func payloadOf[T any](u *unit, ref recordRef) (p T, r storage.Record, err error)
 }
 
 func (m *Manager) removed(ctx context.Context, organization string) (removedPayload, error) {
-	return lookUp[removedPayload](ctx, m, organization, kindRemoved, organization)
+	return lookUpEnded[removedPayload](ctx, m, organization, recordRef{kindRemoved, organization})
 }
 
 // Retention reads the organization's policy and what was removed so far.

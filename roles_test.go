@@ -351,6 +351,35 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpReadShipping: {
 		func(s *stage, a agentkey.Actor) error { return second(s.Shipping(s.t.Context(), a)) },
 	},
+	agentkey.OpReadKeys: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.KeysStatus(s.t.Context(), a, agentkey.KeysStatusInput{Count: true}))
+		},
+	},
+	agentkey.OpRotateKeys: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.RotateDataKeys(s.t.Context(), a, agentkey.RotateDataKeysInput{}))
+		},
+	},
+	agentkey.OpReseal: {
+		func(s *stage, a agentkey.Actor) error { return second(s.Reseal(s.t.Context(), a)) },
+	},
+	agentkey.OpRewrapKeys: {
+		func(s *stage, a agentkey.Actor) error { return second(s.RewrapDataKeys(s.t.Context(), a)) },
+	},
+	agentkey.OpRotateSigningKey: {
+		func(s *stage, a agentkey.Actor) error { return second(s.RotateSigningKey(s.t.Context(), a)) },
+	},
+	agentkey.OpPlanDestruction: {
+		func(s *stage, a agentkey.Actor) error { return second(s.PlanDestruction(s.t.Context(), a)) },
+	},
+	agentkey.OpDestroyOrganization: {
+		func(s *stage, a agentkey.Actor) error {
+			plan, err := s.PlanDestruction(s.t.Context(), s.Owner)
+			noErr(s.t, err)
+			return second(s.DestroyOrganization(s.t.Context(), a, agentkey.DestroyOrganizationInput{Name: plan.Name, Confirmation: plan.Confirmation}))
+		},
+	},
 	agentkey.OpRecord: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Record(s.t.Context(), a, agentkey.RecordInput{Action: "x.acme.tested"}))
@@ -377,10 +406,12 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
 	agentkey.OpReadRetention: "oau", agentkey.OpSetRetention: "o", agentkey.OpManageHolds: "o", agentkey.OpPlanErasure: "o",
 	agentkey.OpErasePerson: "o", agentkey.OpTailAudit: "oau", agentkey.OpReadShipping: "oau",
+	agentkey.OpReadKeys: "oau", agentkey.OpRotateKeys: "o", agentkey.OpReseal: "o", agentkey.OpRewrapKeys: "o", agentkey.OpRotateSigningKey: "o",
+	agentkey.OpPlanDestruction: "o", agentkey.OpDestroyOrganization: "o",
 }
 
 // ofInstallation are the operations of nobody's organization.
-var ofInstallation = []agentkey.Operation{agentkey.OpCreateOrganization, agentkey.OpDiagnose}
+var ofInstallation = []agentkey.Operation{agentkey.OpCreateOrganization, agentkey.OpDiagnose, agentkey.OpRewrapKeys, agentkey.OpRotateSigningKey}
 
 var letters = map[agentkey.Role]rune{
 	agentkey.RoleOwner: 'o', agentkey.RoleAdmin: 'a', agentkey.RoleApprover: 'p', agentkey.RoleAuditor: 'u',

@@ -20,6 +20,8 @@ type rowWalk struct {
 	check func(u *unit, row vault.Row, seal []byte)
 	// sealed looks at a credential besides. Nil: nobody does.
 	sealed func(u *unit, c storage.Credential)
+	// approval looks at an approval besides. Nil: nobody does.
+	approval func(a grants.Approval)
 }
 
 // run looks at every row, page by page.
@@ -144,6 +146,9 @@ func (r rowWalk) grants(ctx context.Context) error {
 			for _, a := range approvals {
 				a.Organization = r.organization
 				r.check(u, storage.ApprovalRow(u.installation, a), a.Seal)
+				if r.approval != nil {
+					r.approval(a)
+				}
 			}
 			return r.credentials(ctx, tx, u, refs)
 		})

@@ -17,8 +17,8 @@ import (
 
 // Run does the background work until ctx ends: it sweeps at every
 // Config.SweepInterval, and replays the logs against the records at the start and
-// at every Config.ReconcileInterval. Beside that it ships events to the Config.Sinks, and
-// removes what retention lets go at every Config.RetentionInterval. Its start and
+// at every Config.ReconcileInterval. Beside that it ships events to the Config.Sinks,
+// carries out rotations of keys, and removes what retention lets go at every Config.RetentionInterval. Its start and
 // its end are events. Every process has one Run; of several on one database, one at a
 // time sweeps, one replays at the intervals, one removes, and one ships to each sink.
 func (m *Manager) Run(ctx context.Context) error {
@@ -60,6 +60,7 @@ func (m *Manager) beside(ctx context.Context) (wait func()) {
 	for _, s := range m.shippers {
 		all.Go(func() { s.run(ctx) })
 	}
+	all.Go(func() { m.rotateInTurns(ctx) })
 	if m.config.RetentionInterval > 0 {
 		all.Go(func() { m.retainInTurns(ctx) })
 	}
@@ -97,6 +98,9 @@ func (m *Manager) retainInTurns(ctx context.Context) {
 // sweepTurn sweeps if it is this process's turn. What every process counts and
 // holds in its own memory it looks after each time.
 func (m *Manager) sweepTurn(ctx context.Context) error {
+	if err := m.lookForSigningKey(ctx); err != nil {
+		return err
+	}
 	mine, err := m.turn(ctx, "sweep", 2*m.config.SweepInterval)
 	if err != nil || mine {
 		return errors.Join(err, m.Sweep(ctx))
@@ -294,8 +298,10 @@ func (m *Manager) deliver(ctx context.Context) error {
 
 func (m *Manager) deliverOne(ctx context.Context, d storage.Delivery) error {
 	n, err := m.openDelivery(ctx, d)
-	if errors.Is(err, ErrIntegrity) {
-		m.reportIntegrity(ctx, d.Organization, err)
+	if errors.Is(err, ErrIntegrity) || errors.Is(err, errOutlived) {
+		if !errors.Is(err, errOutlived) {
+			m.reportIntegrity(ctx, d.Organization, err)
+		}
 		d.Attempts = int64(m.config.MaxAttempts) // nobody is told what nobody said
 	} else if err != nil {
 		return err
@@ -329,6 +335,10 @@ func deliveryRow(installation, organization, id string, payload []byte) vault.Ro
 	}
 }
 
+// errOutlived says that a notification waited for longer than the key that sealed
+// it was kept: nobody can tell any more whether it is genuine.
+var errOutlived = errors.New("agentkey: notification is older than its row key")
+
 // openDelivery reads a notification whose seal says that it was written here.
 func (m *Manager) openDelivery(ctx context.Context, d storage.Delivery) (n Notification, err error) {
 	r, err := m.keys.acquire(ctx, d.Organization, false)
@@ -341,6 +351,9 @@ func (m *Manager) openDelivery(ctx context.Context, d storage.Delivery) (n Notif
 		return n, damaged
 	}
 	seal, payload := d.Payload[:vault.RowSealSize], d.Payload[vault.RowSealSize:]
+	if id, err := vault.RowSealKeyID(seal); err == nil && r.gone[id] {
+		return n, errOutlived
+	}
 	if r.rows.Verify(deliveryRow(m.installation, d.Organization, d.ID, payload), seal) != nil || json.Unmarshal(payload, &n) != nil {
 		return n, damaged
 	}

@@ -35,7 +35,7 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 		return ToolView{}, err
 	}
 	n := needs{toolCount: true, configKey: free, changes: []toolChange{{tool: tool.ID, name: &tool.Name, url: &tool.URL, source: in.Suggestion}}}
-	err = m.act(ctx, a, n, func(u *unit) error {
+	err = m.actSealing(ctx, a, n, credential, in.Credential, func(u *unit) error {
 		tool.ConfigKey = u.configKey
 		return m.addTool(u, a, tool, credential)
 	})
@@ -174,7 +174,7 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	n := updateNeeds(id)
 	n.records = append(n.records, in.takesUp()...)
 	n.changes = []toolChange{{tool: id, name: in.Name, url: in.URL}}
-	err := m.act(ctx, a, n, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
+	err := m.actSealing(ctx, a, n, next, in.Credential, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
 	if err != nil {
 		return ToolView{}, err
 	}

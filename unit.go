@@ -3,6 +3,7 @@ package agentkey
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -37,6 +38,7 @@ type needs struct {
 	changes    []toolChange // pending suggestions that tools resolve, with supporters
 	converting string       // the suggestion whose supporters are next
 	windows    []storage.WindowRef
+	ended      bool // also of an organization that was destroyed
 	logOnly    bool // not even the organization's own record, which may be what is damaged
 }
 
@@ -78,6 +80,7 @@ func (n needs) and(o needs) needs {
 	n.grantsOf = append(slices.Clip(n.grantsOf), o.grantsOf...)
 	n.credentials = n.credentials || o.credentials
 	n.named = n.named || o.named
+	n.ended = n.ended || o.ended
 	n.approvals = n.approvals || o.approvals
 	return n
 }
@@ -126,6 +129,7 @@ type state struct {
 	match       match                  // for needs.suggested
 	resolved    map[string]*resolution // for needs.changes, by tool, and for needs.converting
 	windows     map[storage.WindowRef][]int64
+	fresh       bool // the keys were read for this
 	skewed      bool // this node's clock is too far from the database's
 }
 
@@ -147,6 +151,10 @@ func (e *integrityError) Unwrap() error { return ErrIntegrity }
 
 // errStale says that the keys in memory are not those that the rows name.
 var errStale = errors.New("agentkey: data keys changed")
+
+// errRetired says that a value was sealed with a data key that seals no more. It
+// has to be sealed anew: nothing new may be put under a key that is on its way out.
+var errRetired = fmt.Errorf("%w: data key was retired", ErrStorage)
 
 // errConflict says that a row was not as it was read although the head is held.
 var errConflict = errors.New("agentkey: row changed under the head")
@@ -176,9 +184,12 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
 		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadSuggestions, u.loadWindows, u.loadCatalog,
 	}
-	for _, step := range steps {
+	for i, step := range steps {
 		if err := step(ctx, tx, n); err != nil {
 			return err
+		}
+		if i == 0 && !n.ended && !n.logOnly && destroyedKeys(u.dataKeys) {
+			return ErrOrganizationDestroyed
 		}
 	}
 	return nil
@@ -193,8 +204,8 @@ func (u *unit) loadDataKeys(ctx context.Context, tx storage.ReadTx, _ needs) err
 	u.states = make(map[string]vault.KeyState, len(keys))
 	for _, k := range keys {
 		u.states[k.ID] = k.State
-		if k.State == vault.KeyActive && u.ring.keys[k.ID] == nil {
-			return errStale
+		if held := u.ring.keys[k.ID] != nil; held != (k.State != vault.KeyDestroyed) {
+			return errStale // there is a new one, or one that must be zeroed
 		}
 	}
 	if u.states[u.ring.rows.KeyID()] != vault.KeyActive {

@@ -15,6 +15,7 @@ const hostPrefix = "x."
 // Organizations and their log.
 const (
 	ActionOrganizationRegistered Action = "organization.registered" // written to the system log when an organization is made
+	ActionOrganizationDestroyed  Action = "organization.destroyed"  // its secrets can't be opened any more
 	ActionOrganizationCreated    Action = "organization.created"    // the first event of an organization's own log
 	ActionOrganizationUpdated    Action = "organization.updated"
 	ActionOrganizationLocked     Action = "organization.locked"
@@ -125,6 +126,11 @@ const (
 	ActionDataKeyStateChanged Action = "data_key.state_changed"
 	ActionDataKeyRewrapped    Action = "data_key.rewrapped"
 	ActionDataKeyDestroyed    Action = "data_key.destroyed"
+	ActionRewrapRequested     Action = "data_key.rewrap_requested"
+	ActionRewrapCompleted     Action = "data_key.rewrap_completed"
+	ActionResealRequested     Action = "data_key.reseal_requested"
+	ActionResealCompleted     Action = "data_key.reseal_completed"
+	ActionRowsResealed        Action = "data_key.rows_resealed"
 
 	ActionCryptoExamined          Action = "crypto.examined"           // keys and seals of an organization are looked at, and values opened
 	ActionCryptoExaminationFailed Action = "crypto.examination_failed" // and something was found
@@ -157,8 +163,13 @@ var known = [...]Action{
 	ActionCryptoExamined,
 	ActionDataKeyCreated,
 	ActionDataKeyDestroyed,
+	ActionResealCompleted,
+	ActionResealRequested,
+	ActionRewrapCompleted,
+	ActionRewrapRequested,
 	ActionDataKeyRewrapped,
 	ActionDataKeyRolled,
+	ActionRowsResealed,
 	ActionDataKeyStateChanged,
 	ActionGrantApprovalRecorded,
 	ActionGrantApproved,
@@ -187,6 +198,7 @@ var known = [...]Action{
 	ActionNotificationSent,
 	ActionNotificationSettingsUpdated,
 	ActionOrganizationCreated,
+	ActionOrganizationDestroyed,
 	ActionOrganizationLocked,
 	ActionOrganizationRegistered,
 	ActionOrganizationUnlocked,

@@ -52,6 +52,16 @@ type KeyProvider interface {
 	UnwrapKey(ctx context.Context, w Wrapped, c Context) ([]byte, error)
 }
 
+// KeyHolder is an optional power of a KeyProvider: to say whether it holds a key,
+// of those that CurrentKey ever named. Without it the Manager finds out, for the
+// key of the moment at which an organization was destroyed, by a key that it had
+// wrapped then.
+type KeyHolder interface {
+	// HoldsKey says whether what that key wrapped can be unwrapped. It fails with
+	// ErrUnavailable when that can't be found out now.
+	HoldsKey(ctx context.Context, id string) (bool, error)
+}
+
 // Wrapped is a data key as a provider wrapped it. It is stored and not secret.
 type Wrapped struct {
 	// Provider is the id of the provider's key that wrapped.

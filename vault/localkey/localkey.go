@@ -166,6 +166,17 @@ func (p *Provider) UnwrapKey(ctx context.Context, w vault.Wrapped, c vault.Conte
 	return nil, fmt.Errorf("%w: need %s, hold [%s]", vault.ErrUnknownKey, printableID(w.Provider), strings.Join(held, " "))
 }
 
+// HoldsKey says whether a key of the ring has that id. Copies of a key that are kept
+// elsewhere are not seen.
+func (p *Provider) HoldsKey(ctx context.Context, id string) (bool, error) {
+	for _, k := range p.keys() {
+		if k.name() == id {
+			return true, ctx.Err()
+		}
+	}
+	return false, ctx.Err()
+}
+
 func (k wrappingKey) unwrap(blob []byte, c vault.Context) ([]byte, error) {
 	if len(blob) != wrappedSize || blob[0] != wrappedVersion || blob[1] != algAES256GCM {
 		return nil, fmt.Errorf("%w: %w", vault.ErrUnwrap, vault.ErrFormat)
