@@ -2,6 +2,7 @@ package agentkey_test
 
 import (
 	"context"
+	"os"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 )
@@ -29,11 +30,13 @@ func rotationFaults() []faultOperation {
 			return func(ctx context.Context) (any, error) { return answer(s.RotateSigningKey(ctx, operator)) }
 		}},
 		{method: "ContinueRotations", parts: true, loose: true, prepare: func(s *scene) call {
-			_, err := s.RotateDataKeys(s.t.Context(), s.Owner, agentkey.RotateDataKeysInput{})
-			s.noErr(err)
-			_, err = s.Reseal(s.t.Context(), s.Owner)
-			s.noErr(err)
-			_, err = s.RewrapDataKeys(s.t.Context(), operator)
+			if os.Getenv("AGENTKEY_PROVE") != "" { // a re-sealing reads every kind of record
+				_, err := s.RotateDataKeys(s.t.Context(), s.Owner, agentkey.RotateDataKeysInput{})
+				s.noErr(err)
+				_, err = s.Reseal(s.t.Context(), s.Owner)
+				s.noErr(err)
+			}
+			_, err := s.RewrapDataKeys(s.t.Context(), operator)
 			s.noErr(err)
 			return func(ctx context.Context) (any, error) { return answer(s.ContinueRotations(ctx)) }
 		}},

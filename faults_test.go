@@ -346,7 +346,7 @@ func carriesSecret(answer any) bool {
 func (s *scene) recovered() {
 	s.t.Helper()
 	v, err := s.Vend(context.Background(), s.canaryKey, s.canarysTool.ID)
-	if errors.Is(err, agentkey.ErrOrganizationLocked) {
+	if errors.Is(err, agentkey.ErrOrganizationLocked) || errors.Is(err, agentkey.ErrOrganizationDestroyed) {
 		return
 	}
 	s.noErr(err)
