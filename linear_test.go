@@ -256,7 +256,12 @@ func (c tally) check(t *testing.T) {
 	if given := c[histories.Vend][histories.Done]; given*6 < vends {
 		t.Errorf("only %d of %d vends succeeded: the histories show little", given, vends)
 	}
-	if unanswered > all/4 { // on a machine that does much else; hardly any on another
+	t.Logf("%d of %d operations were not answered", unanswered, all)
+	most := all / 10 // none on a machine that does nothing else
+	if os.Getenv("AGENTKEY_PROVE") != "" {
+		most = all / 50
+	}
+	if unanswered > most {
 		t.Errorf("%d of %d operations were not answered: the histories show little", unanswered, all)
 	}
 	if vends < manyVends {
@@ -271,6 +276,9 @@ func (c tally) check(t *testing.T) {
 		if c[histories.Vend][code] == 0 {
 			t.Errorf("no vend was refused with %s", code)
 		}
+	}
+	if c[histories.Learn]["instructions_dismissed"] == 0 || c[histories.Accept]["instructions_changed"] == 0 {
+		t.Error("nothing was seen of what agents learn")
 	}
 	if c[histories.Approve]["already_decided"] == 0 || c[histories.Assign]["approvals_required"] == 0 {
 		t.Error("nothing was seen of two approvals")

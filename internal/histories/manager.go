@@ -34,8 +34,8 @@ func (m *Manager) by(c Call) agentkey.Actor {
 	}
 }
 
-// wantedName is that of the tool that agents suggest.
-const wantedName = "Wanted"
+// fact is what agents learn about the shared tool.
+const fact = "Pages end at 100 items."
 
 // reason is why agents ask here.
 const reason = "to file issues"
@@ -108,14 +108,23 @@ func (m *Manager) do(ctx context.Context, c Call) (Answer, error) {
 		_, err := m.Unlock(ctx, m.Actor, reason)
 		return Answer{}, err
 	case Suggest:
-		s, err := m.SuggestTool(ctx, c.caller(m.Actor), agentkey.SuggestToolInput{Name: wantedName, Reason: reason})
+		s, err := m.SuggestTool(ctx, c.caller(m.Actor), agentkey.SuggestToolInput{Name: c.Wanted, Reason: reason})
 		return Answer{Output: Output{Joined: s.Existing}, Wish: s.ID}, err
 	case Dismiss:
 		_, err := m.DismissToolSuggestion(ctx, m.Actor, c.Wish)
 		return Answer{}, err
 	case Add:
-		id, err := m.AddTool(ctx, wantedName, c.Secret, 1)
+		id, err := m.AddTool(ctx, c.Wanted, c.Secret, 1)
 		return Answer{ToolID: id}, err
+	case Learn:
+		s, err := m.SuggestInstructions(ctx, c.caller(m.Actor), agentkey.SuggestInstructionsInput{Tool: c.ToolID, Learned: fact, Why: reason})
+		return Answer{Output: Output{Joined: s.Existing}, FactID: s.ID}, err
+	case Reject:
+		_, err := m.DismissInstructionSuggestion(ctx, m.Actor, c.FactID, reason)
+		return Answer{}, err
+	case Accept, Rewrite:
+		_, err := m.UpdateTool(ctx, m.Actor, c.ToolID, agentkey.UpdateToolInput{Instructions: &c.Instructions, AcceptSuggestion: c.FactID})
+		return Answer{}, err
 	case Advance:
 		m.Move(c.Terms.duration())
 	case Sweep:
@@ -130,7 +139,7 @@ func (m *Manager) vend(ctx context.Context, c Call) (Answer, error) {
 		return Answer{}, err
 	}
 	defer v.Credential.Destroy()
-	return Answer{Output: Output{Left: v.VendsLeft}, Secret: string(v.Credential.Bytes())}, nil
+	return Answer{Output: Output{Left: v.VendsLeft}, Secret: string(v.Credential.Bytes()), Guide: v.Tool.Instructions}, nil
 }
 
 func (m *Manager) rotate(ctx context.Context, c Call) (Answer, error) {

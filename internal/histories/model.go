@@ -55,12 +55,22 @@ type wish struct {
 	supporters [Agents]bool
 }
 
+// guide is the shared tool's instructions, and what was learned about it.
+type guide struct {
+	text  int    // generation
+	state status // of the suggestion for this version: none, pending or denied
+	fact  int    // its number, 0 as long as no answer told it
+	open  uint64 // a bit for each number whose suggestion is pending, for this version or an older one
+	seen  uint64 // likewise, that was told
+}
+
 type world struct {
 	now        int64 // seconds since the beginning
 	locked     bool
 	credential int // of the shared tool
 	guarded    int // of the one that needs two approvals
 	wish       wish
+	guide      guide
 	agents     [Agents]agent
 }
 
@@ -119,6 +129,12 @@ func (w world) apply(in Input) (world, Output) {
 		w.wish.dismissed = true
 	case Add:
 		w.add(in.Credential)
+	case Learn:
+		return w.learn(in)
+	case Reject, Accept:
+		return w, Output{Code: w.guide.decide(in)}
+	case Rewrite:
+		w.guide.write(in.Text)
 	case Advance:
 		w.advance(in.Terms.Seconds)
 	case Sweep:
@@ -150,6 +166,9 @@ func (w world) vend(in Input) (world, Output) {
 		return w, Output{Code: refusals[g.status]}
 	}
 	out := Output{Credential: [...]int{shared: w.credential, perAgent: g.credential, guarded: w.guarded, wanted: w.wish.credential}[in.Tool], Left: -1}
+	if in.Tool == shared {
+		out.Text = w.guide.text
+	}
 	if g.granted.Max > 0 {
 		g.used++
 		out.Left = g.granted.Max - g.used
@@ -189,6 +208,58 @@ func (w *world) add(credential int) {
 		}
 	}
 }
+
+func (w world) learn(in Input) (world, Output) {
+	a := w.agents[in.Agent]
+	code := a.refusal(in.Key)
+	switch g := a.grants[shared]; {
+	case code != Done:
+	case w.locked:
+		code = locked
+	case g.status != approved:
+		code = refusals[g.status]
+	case w.guide.state == denied:
+		code = "instructions_dismissed"
+	}
+	if code != Done {
+		return w, Output{Code: code}
+	}
+	out := Output{Joined: w.guide.state == pending, Fact: w.guide.fact}
+	w.guide.state = pending
+	return w, out
+}
+
+// tell takes the number of the pending suggestion from an answer, if it is one
+// that was not told of another one.
+func (g *guide) tell(number int) bool {
+	bit := uint64(1) << number
+	if g.fact != 0 || number == 0 || g.seen&bit != 0 {
+		return false
+	}
+	g.fact, g.open, g.seen = number, g.open|bit, g.seen|bit
+	return true
+}
+
+func (g *guide) decide(in Input) string {
+	bit := uint64(1) << in.Fact
+	switch {
+	case g.open&bit == 0:
+		return "suggestion_not_pending"
+	case in.Kind == Reject:
+		if in.Fact == g.fact {
+			g.state = denied
+		}
+	case in.Fact != g.fact:
+		return "instructions_changed"
+	default:
+		g.write(in.Text)
+	}
+	g.open &^= bit
+	return Done
+}
+
+// write makes a new version, for which nothing was learned yet.
+func (g *guide) write(text int) { g.text, g.state, g.fact = text, none, 0 }
 
 func (w world) request(in Input) (world, Output) {
 	g := &w.agents[in.Agent].grants[in.Tool]
@@ -314,6 +385,12 @@ func (w world) step(in Input, got Output) (bool, world) {
 		return true, w
 	}
 	next, want := w.apply(in)
+	if in.Kind == Learn && want.Code == Done && got.Code == Done && want.Fact == 0 {
+		if !next.guide.tell(got.Fact) {
+			return false, w
+		}
+		want.Fact = got.Fact
+	}
 	return got.Code == Unknown || agrees(want, got), next
 }
 
@@ -321,7 +398,8 @@ func agrees(want, got Output) bool {
 	if want.Code != Done || got.Code != Done {
 		return want.Code == got.Code
 	}
-	return want.Credential == got.Credential && told(want.Left, got.Left) && told(want.Cycle, got.Cycle) && told(want.Revoked, got.Revoked) && want.Joined == got.Joined
+	return want.Credential == got.Credential && told(want.Left, got.Left) && told(want.Cycle, got.Cycle) && told(want.Revoked, got.Revoked) &&
+		want.Joined == got.Joined && want.Fact == got.Fact && want.Text == got.Text
 }
 
 func told(want, got int64) bool { return got == Untold || got == want }

@@ -46,6 +46,14 @@ var (
 	add      = histories.Input{Kind: histories.Add, Tool: 3, Credential: 30}
 	vend3    = histories.Input{Kind: histories.Vend, Tool: 3, Key: 1}
 	joined   = histories.Output{Joined: true}
+	learn    = histories.Input{Kind: histories.Learn, Key: 1}
+	reject   = histories.Input{Kind: histories.Reject, Fact: 1}
+	accept   = histories.Input{Kind: histories.Accept, Fact: 1, Text: 40}
+	rewrite  = histories.Input{Kind: histories.Rewrite, Text: 41}
+	first    = histories.Output{Fact: 1}
+	firstToo = histories.Output{Fact: 1, Joined: true}
+	another  = histories.Output{Fact: 2}
+	guided   = histories.Output{Credential: 10, Left: -1, Text: 41}
 	lock     = histories.Input{Kind: histories.Lock}
 	unlock   = histories.Input{Kind: histories.Unlock}
 	deny     = histories.Input{Kind: histories.Deny}
@@ -127,6 +135,33 @@ func TestOrdersByHand(t *testing.T) {
 		{"added without the request", false, []call{{suggest, plain, 1, 2}, {add, plain, 3, 4}, {vend3, refused("no_grant"), 5, 6}}},
 		{"added after it was dismissed", true, []call{
 			{suggest, plain, 1, 2}, {dismiss, plain, 3, 4}, {add, plain, 5, 6}, {vend3, refused("no_grant"), 7, 8}, {suggest, refused("existing_tool"), 9, 10},
+		}},
+		{"learned, learned by another", true, []call{{assign, done, 1, 2}, {learn, first, 3, 6}, {learn, firstToo, 4, 7}}},
+		{"learned twice, both the first", false, []call{{assign, done, 1, 2}, {learn, first, 3, 6}, {learn, another, 4, 7}}},
+		{"learned without access", false, []call{{learn, first, 1, 2}}},
+		{"learned after a revocation", false, []call{{assign, done, 1, 2}, {revoke, done, 3, 4}, {learn, first, 5, 6}}},
+		{"learned after it was rejected", false, []call{{assign, done, 1, 2}, {learn, first, 3, 4}, {reject, plain, 5, 6}, {learn, firstToo, 7, 8}}},
+		{"refused after it was rejected", true, []call{
+			{assign, done, 1, 2}, {learn, first, 3, 4}, {reject, plain, 5, 6}, {learn, refused("instructions_dismissed"), 7, 8},
+		}},
+		{"learned anew for a new version", true, []call{
+			{assign, done, 1, 2}, {learn, first, 3, 4}, {reject, plain, 5, 6}, {rewrite, plain, 7, 8}, {learn, another, 9, 10},
+		}},
+		{"the suggestion of an older version, joined", false, []call{
+			{assign, done, 1, 2}, {learn, first, 3, 4}, {rewrite, plain, 5, 6}, {learn, firstToo, 7, 8},
+		}},
+		{"the suggestion of an older version, made again", false, []call{
+			{assign, done, 1, 2}, {learn, first, 3, 4}, {rewrite, plain, 5, 6}, {learn, first, 7, 8},
+		}},
+		{"accepted for an older version", false, []call{{assign, done, 1, 2}, {learn, first, 3, 4}, {rewrite, plain, 5, 6}, {accept, plain, 7, 8}}},
+		{"refused for an older version, then rejected", true, []call{
+			{assign, done, 1, 2}, {learn, first, 3, 4}, {rewrite, plain, 5, 6}, {accept, refused("instructions_changed"), 7, 8}, {reject, plain, 9, 10},
+			{vend, guided, 11, 12},
+		}},
+		{"accepted and rejected", false, []call{{assign, done, 1, 2}, {learn, first, 3, 4}, {accept, plain, 5, 8}, {reject, plain, 6, 9}}},
+		{"old instructions after a new version", false, []call{{assign, done, 1, 2}, {rewrite, plain, 3, 4}, {vend, given, 5, 6}}},
+		{"unknown whether it was learned, then joined", true, []call{
+			{assign, done, 1, 2}, {learn, refused(histories.Unknown), 3, math.MaxInt64}, {learn, firstToo, 5, 6}, {reject, plain, 7, 8},
 		}},
 		{"unknown and done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, refused("revoked"), 5, 6}}},
 		{"unknown and not done", true, []call{{assign, done, 1, 2}, {revoke, refused(histories.Unknown), 3, math.MaxInt64}, {vend, given, 5, 6}}},

@@ -37,13 +37,17 @@ const (
 	Suggest    Kind = "suggest" // the wanted tool
 	Dismiss    Kind = "dismiss" // what was suggested
 	Add        Kind = "add"     // the wanted tool, once
+	Learn      Kind = "learn"   // something about the shared tool, which the agent proposes for its instructions
+	Reject     Kind = "reject"  // what was learned
+	Accept     Kind = "accept"  // what was learned, with other instructions
+	Rewrite    Kind = "rewrite" // the shared tool's instructions
 	Advance    Kind = "advance" // the clock
 	Sweep      Kind = "sweep"   // writes what has ended; changes no answer
 )
 
 // Kinds gives every kind, in a fresh slice.
 func Kinds() []Kind {
-	return []Kind{Vend, Request, Approve, Deny, Assign, Narrow, Revoke, Suspend, Reactivate, Rotate, Replace, Lock, Unlock, Suggest, Dismiss, Add, Advance, Sweep}
+	return []Kind{Vend, Request, Approve, Deny, Assign, Narrow, Revoke, Suspend, Reactivate, Rotate, Replace, Lock, Unlock, Suggest, Dismiss, Add, Learn, Reject, Accept, Rewrite, Advance, Sweep}
 }
 
 // Trusted is the key of a caller that the host has authenticated itself.
@@ -61,8 +65,10 @@ type Input struct {
 	Kind        Kind
 	Agent, Tool int
 	Actor       int // who approves, denies or assigns
-	Key         int // presented by Vend, Request and Suggest, made by Rotate
+	Key         int // presented by Vend, Request, Suggest and Learn, made by Rotate
 	Credential  int // brought by Replace and Add and, for the per-agent tool, Approve and Assign
+	Fact        int // the suggestion that Reject and Accept are about, in the order in which they became known
+	Text        int // generation of the instructions brought by Accept and Rewrite
 	Terms       Terms
 }
 
@@ -79,8 +85,14 @@ func (in Input) String() string {
 		return fmt.Sprintf("narrow(agent %d, tool %d, %+v)", in.Agent, in.Tool, in.Terms)
 	case Deny, Revoke:
 		return fmt.Sprintf("%s(agent %d, tool %d)", in.Kind, in.Agent, in.Tool)
-	case Suggest:
-		return fmt.Sprintf("suggest(agent %d, key %d)", in.Agent, in.Key)
+	case Suggest, Learn:
+		return fmt.Sprintf("%s(agent %d, key %d)", in.Kind, in.Agent, in.Key)
+	case Reject:
+		return fmt.Sprintf("reject(fact %d)", in.Fact)
+	case Accept:
+		return fmt.Sprintf("accept(fact %d, text %d)", in.Fact, in.Text)
+	case Rewrite:
+		return fmt.Sprintf("rewrite(text %d)", in.Text)
 	case Suspend, Reactivate:
 		return fmt.Sprintf("%s(agent %d)", in.Kind, in.Agent)
 	case Rotate:
@@ -122,7 +134,9 @@ type Output struct {
 	Left       int64 // vends left after this one, -1 for no limit, or Untold
 	Cycle      int64 // of the grant decided on, or Untold
 	Revoked    int64 // grants that Suspend revoked, or Untold
-	Joined     bool  // Suggest met a suggestion that was pending
+	Joined     bool  // Suggest or Learn met a suggestion that was pending
+	Fact       int   // the suggestion that Learn made or met
+	Text       int   // generation of the instructions that Vend gave, 0 for none
 }
 
 // String is the output in a few words.
@@ -134,7 +148,7 @@ func (o Output) String() string {
 	for _, n := range []struct {
 		name  string
 		value int64
-	}{{"credential", int64(o.Credential)}, {"left", o.Left}, {"cycle", o.Cycle}, {"revoked", o.Revoked}} {
+	}{{"credential", int64(o.Credential)}, {"left", o.Left}, {"cycle", o.Cycle}, {"revoked", o.Revoked}, {"fact", int64(o.Fact)}, {"text", int64(o.Text)}} {
 		if n.value != 0 && n.value != Untold {
 			text += fmt.Sprintf(" %s %d", n.name, n.value)
 		}

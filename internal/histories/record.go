@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +31,8 @@ type Plan struct {
 func Weights() map[Kind]int {
 	return map[Kind]int{
 		Vend: 100, Request: 30, Approve: 36, Deny: 3, Assign: 16, Narrow: 6, Revoke: 9,
-		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Lock: 2, Unlock: 30, Suggest: 4, Dismiss: 1, Add: 1, Advance: 4, Sweep: 2,
+		Suspend: 2, Reactivate: 16, Rotate: 5, Replace: 10, Lock: 2, Unlock: 30, Suggest: 4, Dismiss: 1, Add: 1,
+		Learn: 16, Reject: 2, Accept: 3, Rewrite: 2, Advance: 4, Sweep: 2,
 	}
 }
 
@@ -70,7 +72,8 @@ type recorder struct {
 	keys   [Agents][]key // in the order in which they became known
 	grants [Agents][Tools]string
 	wish   string
-	adding bool // somebody adds the wanted tool, or has
+	facts  []string // instruction suggestions, by number less one
+	adding bool     // somebody adds the wanted tool, or has
 }
 
 type key struct {
@@ -86,6 +89,25 @@ func credential(generation int) string { return prefix + strconv.Itoa(generation
 // generation is that of a credential, or -1 for what was never given to anybody.
 func generation(credential string) int {
 	number, ok := strings.CutPrefix(credential, prefix)
+	n, err := strconv.Atoi(number)
+	if !ok || err != nil {
+		return -1
+	}
+	return n
+}
+
+// written begins all instructions of a history; their generation follows.
+const written = "Instructions, edition "
+
+func instructions(generation int) string { return written + strconv.Itoa(generation) }
+
+// edition is the generation of instructions, 0 if there are none, or -1 for what
+// nobody ever wrote.
+func edition(text string) int {
+	if text == "" {
+		return 0
+	}
+	number, ok := strings.CutPrefix(text, written)
 	n, err := strconv.Atoi(number)
 	if !ok || err != nil {
 		return -1
@@ -130,9 +152,9 @@ func (r *recorder) client(ctx context.Context, id, n int) []porcupine.Operation 
 			returned = forever
 		}
 		if a.Code == Done && c.Kind == Vend {
-			a.Credential = generation(a.Secret)
+			a.Credential, a.Text = generation(a.Secret), edition(a.Guide)
 		}
-		r.learn(c, a)
+		a.Fact = r.learn(c, a)
 		ops = append(ops, porcupine.Operation{ClientId: id, Input: c.Input, Call: called, Output: a.Output, Return: returned})
 	}
 	return ops
@@ -141,7 +163,7 @@ func (r *recorder) client(ctx context.Context, id, n int) []porcupine.Operation 
 // choose makes up a call.
 func (r *recorder) choose(random *rand.Rand) Call {
 	c := Call{Input: Input{Kind: r.kind(random), Agent: random.IntN(Agents), Tool: random.IntN(Tools+1) % Tools}}
-	c.AgentID = r.agents[c.Agent]
+	c.AgentID, c.Wanted = r.agents[c.Agent], fmt.Sprintf("Wanted %d", r.plan.Seed)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.tools[c.Tool] == "" {
@@ -178,6 +200,8 @@ func (r *recorder) choose(random *rand.Rand) Call {
 			break
 		}
 		r.adding, c.Tool, c.Credential = true, wanted, r.next()
+	case Learn, Reject, Accept, Rewrite:
+		r.learned(random, &c)
 	case Revoke, Suspend, Reactivate, Lock, Unlock, Sweep:
 	}
 	if c.Kind == Assign && c.Tool == guarded && random.IntN(4) > 0 {
@@ -197,6 +221,33 @@ func (r *recorder) choose(random *rand.Rand) Call {
 	}
 	c.ToolID = r.tools[c.Tool]
 	return c
+}
+
+// mostFacts bounds how many instruction suggestions a history has.
+const mostFacts = 40
+
+// learned makes up what is done about what agents learn.
+func (r *recorder) learned(random *rand.Rand, c *Call) {
+	c.Tool = shared
+	if c.Kind == Learn {
+		r.present(random, c)
+		return
+	}
+	if len(r.facts) == 0 || len(r.facts) > mostFacts {
+		c.Kind = Unlock // nothing is known that could be decided on, or enough
+		return
+	}
+	if c.Kind != Rewrite {
+		c.Fact = len(r.facts)
+		if random.IntN(4) == 0 {
+			c.Fact = 1 + random.IntN(len(r.facts))
+		}
+		c.FactID = r.facts[c.Fact-1]
+	}
+	if c.Kind != Reject {
+		c.Text = r.next()
+		c.Instructions = instructions(c.Text)
+	}
 }
 
 func (r *recorder) kind(random *rand.Rand) Kind {
@@ -239,8 +290,9 @@ func (r *recorder) terms(random *rand.Rand) (t Terms) {
 	return t
 }
 
-// learn keeps the ids and keys that later calls need.
-func (r *recorder) learn(c Call, a Answer) {
+// learn keeps the ids and keys that later calls need, and answers the number of
+// the instruction suggestion that was answered, or 0.
+func (r *recorder) learn(c Call, a Answer) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a.GrantID != "" {
@@ -256,6 +308,13 @@ func (r *recorder) learn(c Call, a Answer) {
 	if a.KeyText != "" {
 		r.keys[c.Agent] = append(r.keys[c.Agent], key{c.Key, a.KeyText})
 	}
+	if a.FactID == "" {
+		return 0
+	}
+	if !slices.Contains(r.facts, a.FactID) {
+		r.facts = append(r.facts, a.FactID)
+	}
+	return 1 + slices.Index(r.facts, a.FactID)
 }
 
 // Tally counts the operations of a history by what was asked and answered.

@@ -71,7 +71,11 @@ func (s *Server) Do(ctx context.Context, c Call) Answer {
 	}
 	a, err := s.do(ctx, c)
 	if err != nil {
-		return Answer{Output: Output{Code: remoteCode(err)}}
+		is := remoteCode(err)
+		if c.Kind == Learn && is == agentkey.ErrSuggestionDismissed.Code {
+			is = agentkey.ErrInstructionsDismissed.Code // its text is the same
+		}
+		return Answer{Output: Output{Code: is}}
 	}
 	a.Left, a.Cycle, a.Revoked = Untold, Untold, Untold
 	return a
@@ -80,7 +84,7 @@ func (s *Server) Do(ctx context.Context, c Call) Answer {
 func (s *Server) do(ctx context.Context, c Call) (a Answer, err error) {
 	terms := client.Decision{MaxVends: c.Terms.Max, ExpiresIn: client.Seconds(c.Terms.duration())}
 	switch c.Kind {
-	case Vend, Request:
+	case Vend, Request, Suggest, Learn:
 		return s.agent(ctx, c)
 	case Approve:
 		return decidedThere(s.admins[c.Actor].Approve(ctx, c.GrantID, terms, c.secret()))
@@ -109,7 +113,15 @@ func (s *Server) do(ctx context.Context, c Call) (a Answer, err error) {
 		a.KeyText = string(issued.Secret.Bytes())
 	case Replace:
 		_, err = s.admin.UpdateTool(ctx, c.ToolID, client.ToolChange{}, c.secret())
-	case Suggest, Dismiss, Add, Advance, Sweep:
+	case Dismiss:
+		_, err = s.admin.DismissToolSuggestion(ctx, c.Wish)
+	case Add:
+		a.ToolID, err = s.AddTool(ctx, c.Wanted, c.Secret, 1)
+	case Reject:
+		_, err = s.admin.DismissInstructionSuggestion(ctx, c.FactID, reason)
+	case Accept, Rewrite:
+		_, err = s.admin.UpdateTool(ctx, c.ToolID, client.ToolChange{Instructions: &c.Instructions, AcceptSuggestion: c.FactID}, nil)
+	case Advance, Sweep:
 		err = client.ErrAnswer // a history of servers has none of these
 	}
 	return a, err
@@ -122,7 +134,14 @@ func (s *Server) agent(ctx context.Context, c Call) (a Answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	if c.Kind == Request {
+	switch c.Kind {
+	case Suggest:
+		made, err := agent.SuggestTool(ctx, client.ToolWish{Name: c.Wanted, Reason: reason})
+		return Answer{Output: Output{Joined: made.Existing}, Wish: made.ID}, err
+	case Learn:
+		made, err := agent.SuggestInstructions(ctx, c.ToolID, fact, reason)
+		return Answer{Output: Output{Joined: made.Existing}, FactID: made.ID}, err
+	case Request:
 		r, err := agent.RequestAccess(ctx, c.ToolID, client.AccessRequest{
 			Reason: reason, MaxVends: c.Terms.Max, Duration: client.Seconds(c.Terms.duration()),
 		})
@@ -134,7 +153,7 @@ func (s *Server) agent(ctx context.Context, c Call) (a Answer, err error) {
 		return a, err
 	}
 	defer v.Secret.Destroy()
-	a.Secret = string(v.Secret.Bytes())
+	a.Secret, a.Guide = string(v.Secret.Bytes()), v.Instructions
 	return a, nil
 }
 
@@ -156,6 +175,7 @@ func remoteCode(err error) string {
 		agentkey.ErrAlreadyPending, agentkey.ErrAlreadyApproved, agentkey.ErrNotPending, agentkey.ErrAgentSuspended,
 		agentkey.ErrAgentActive, agentkey.ErrOrganizationLocked, agentkey.ErrNotApproved, agentkey.ErrAlreadyDecided, agentkey.ErrApprovalsRequired,
 		agentkey.ErrChanged, agentkey.ErrClosed, agentkey.ErrStorage, agentkey.ErrKeys,
+		agentkey.ErrToolExists, agentkey.ErrSuggestionDismissed, agentkey.ErrSuggestionDecided, agentkey.ErrInstructionsAccepted, agentkey.ErrInstructionsChanged,
 		agentkey.ErrLimiter, agentkey.ErrClock, agentkey.ErrIntegrity, agentkey.ErrNoCredential,
 	} {
 		if answer.Message == known.Text {

@@ -32,6 +32,8 @@ func TestStaleReadsAreCaught(t *testing.T) {
 		{"credentials", reads{credentials: true}},
 		{"agents", reads{agents: true}},
 		{"keys", reads{keys: true}},
+		{"tools", reads{tools: true}},
+		{"guides", reads{guides: true}},
 		{"none", reads{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -46,9 +48,10 @@ func TestStaleReadsAreCaught(t *testing.T) {
 			var err error
 			for seed := 0; seed < attempts && err == nil; seed++ {
 				plan := histories.Plan{Seed: uint64(seed), Clients: 2, Operations: 400, Weights: histories.Weights()}
-				for _, k := range []histories.Kind{histories.Revoke, histories.Suspend, histories.Rotate, histories.Replace} {
+				for _, k := range []histories.Kind{histories.Revoke, histories.Suspend, histories.Rotate, histories.Replace, histories.Rewrite} {
 					plan.Weights[k] = 15
 				}
+				plan.Weights[histories.Learn] = 40
 				err = check(t, k, plan)
 			}
 			is.Equal(errors.Is(err, histories.ErrNoOrder), c.stale != reads{})
@@ -69,20 +72,20 @@ func check(t *testing.T, k *agentkeytest.Kit, plan histories.Plan) error {
 	return h.Check(time.Minute)
 }
 
-// vending marks vends, so that the storage can tell them.
+// vending marks vends, and what agents learn, so that the storage can tell them.
 type vending struct{ *histories.Manager }
 
 type marked struct{}
 
 func (v *vending) Do(ctx context.Context, c histories.Call) histories.Answer {
-	if c.Kind == histories.Vend {
+	if c.Kind == histories.Vend || c.Kind == histories.Learn {
 		ctx = context.WithValue(ctx, marked{}, true)
 	}
 	return v.Manager.Do(ctx, c)
 }
 
 // reads are what is read as it was one commit ago.
-type reads struct{ grants, credentials, agents, keys bool }
+type reads struct{ grants, credentials, agents, keys, tools, guides bool }
 
 // rows are the rows that decide a vend.
 type rows struct {
@@ -90,10 +93,14 @@ type rows struct {
 	credentials map[storage.CredentialRef]storage.Credential
 	agents      map[string]storage.Agent
 	keys        map[string]storage.Key
+	tools       map[string]storage.Tool
+	guides      map[string]storage.Record // which version of a tool's instructions is current
 }
 
+const guideKind = "tool_guide"
+
 func (r rows) clone() rows {
-	return rows{maps.Clone(r.grants), maps.Clone(r.credentials), maps.Clone(r.agents), maps.Clone(r.keys)}
+	return rows{maps.Clone(r.grants), maps.Clone(r.credentials), maps.Clone(r.agents), maps.Clone(r.keys), maps.Clone(r.tools), maps.Clone(r.guides)}
 }
 
 // lagging is a storage whose vends read some rows from a cache that is behind
@@ -112,7 +119,7 @@ func (s *lagging) Update(ctx context.Context, organization string, fn func(conte
 		if s.now.grants == nil {
 			s.now = rows{
 				make(map[storage.Pair]grants.Grant), make(map[storage.CredentialRef]storage.Credential),
-				make(map[string]storage.Agent), make(map[string]storage.Key),
+				make(map[string]storage.Agent), make(map[string]storage.Key), make(map[string]storage.Tool), make(map[string]storage.Record),
 			}
 			s.then = s.now.clone()
 		}
@@ -175,6 +182,36 @@ func (tx *laggingTx) PutAgent(ctx context.Context, a storage.Agent) (bool, error
 func (tx *laggingTx) PutKey(ctx context.Context, k storage.Key) (bool, error) {
 	tx.next.keys[k.ID] = k
 	return tx.Tx.PutKey(ctx, k)
+}
+
+func (tx *laggingTx) PutTool(ctx context.Context, v storage.Tool) (bool, error) {
+	tx.next.tools[v.ID] = v
+	return tx.Tx.PutTool(ctx, v)
+}
+
+func (tx *laggingTx) PutRecord(ctx context.Context, r storage.Record) (bool, error) {
+	if r.Kind == guideKind {
+		tx.next.guides[r.ID] = r
+	}
+	return tx.Tx.PutRecord(ctx, r)
+}
+
+func (tx *laggingTx) Tools(ctx context.Context, q storage.ToolQuery) (storage.ToolPage, error) {
+	page, err := tx.Tx.Tools(ctx, q)
+	if tx.stale.tools {
+		for i, v := range page.Tools {
+			page.Tools[i] = old(v, tx.then.tools, v.ID)
+		}
+	}
+	return page, err
+}
+
+func (tx *laggingTx) Record(ctx context.Context, kind, id string) (storage.Record, bool, error) {
+	r, ok, err := tx.Tx.Record(ctx, kind, id)
+	if tx.stale.guides && kind == guideKind && ok {
+		r = old(r, tx.then.guides, id)
+	}
+	return r, ok, err
 }
 
 func (tx *laggingTx) Grants(ctx context.Context, q storage.GrantQuery) (storage.GrantPage, error) {

@@ -9,6 +9,9 @@ type Call struct {
 	KeyText         string // of the key presented; empty for a trusted caller
 	GrantID         string
 	Wish            string // the suggestion to dismiss
+	Wanted          string // the name of the wanted tool
+	FactID          string // the instruction suggestion decided on
+	Instructions    string // the instructions brought along
 	Secret          string // of the credential brought along
 }
 
@@ -19,6 +22,8 @@ type Answer struct {
 	GrantID string // the grant decided on or asked for
 	KeyText string // the key made
 	Wish    string // the suggestion made or joined
+	FactID  string // the instruction suggestion made or joined
+	Guide   string // the instructions vended
 	ToolID  string // the tool added
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -226,9 +227,15 @@ func smallDisk(t *testing.T, megabytes int64, owner *syscall.Credential) string 
 		t.Skipf("needs to mount a small file system, which takes root: %s", out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v %s", err, out)
+		var out []byte
+		var err error
+		for range 100 { // what was a process of Postgres may be there for a moment longer
+			if out, err = exec.Command("umount", dir).CombinedOutput(); err == nil {
+				return
+			}
+			pause(context.WithoutCancel(t.Context()), 100*time.Millisecond)
 		}
+		t.Errorf("umount: %v %s", err, out)
 	})
 	return dir
 }
