@@ -45,16 +45,23 @@ const (
 	agentAction = "agent_action"
 	agentTool   = "agent_tool"
 	toolAction  = "tool_action"
+	agentActor  = "agent_actor"
+	toolActor   = "tool_actor"
 )
 
 // joined is the value of a term of two. No id holds a space.
 func joined(a, b string) string { return a + " " + b }
 
+// pairTerms are those of terms of one value. Whatever an agent did itself concerns
+// it, so that the actor alone says as much.
 func pairTerms(all []term) (pairs []term) {
-	for _, pair := range [][3]string{{agentAction, "agent", "action"}, {agentTool, "agent", "tool"}, {toolAction, "tool", "action"}} {
+	for _, pair := range [][3]string{
+		{agentAction, "agent", "action"}, {agentTool, "agent", "tool"}, {toolAction, "tool", "action"},
+		{agentActor, "agent", "actor"}, {toolActor, "tool", "actor"},
+	} {
 		for _, a := range all {
 			for _, b := range all {
-				if a.name == pair[1] && b.name == pair[2] {
+				if a.name == pair[1] && b.name == pair[2] && (pair[0] != agentActor || a.value != b.value) {
 					pairs = append(pairs, term{pair[0], joined(a.value, b.value)})
 				}
 			}
@@ -66,13 +73,22 @@ func pairTerms(all []term) (pairs []term) {
 // filterTerms are those that a filter asks for, the rarest kind first.
 func filterTerms(f *audit.Filter) []term {
 	wanted := named([]term{{"grant", f.Grant}, {"target", f.Target}})
-	singles := named([]term{{"agent", f.Agent}, {"tool", f.Tool}, {"action", string(f.Action)}})
+	singles := named([]term{{"agent", f.Agent}, {"tool", f.Tool}, {"action", string(f.Action)}, {"actor", f.Actor}})
 	pairs := pairTerms(singles)
-	if len(pairs) == 0 {
-		pairs = singles
-	}
 	wanted = append(wanted, pairs...)
-	return append(wanted, named([]term{{"actor", f.Actor}, {"outcome", string(f.Outcome)}})...)
+	for _, t := range singles {
+		if !slices.ContainsFunc(pairs, func(p term) bool { return p.holds(t) }) {
+			wanted = append(wanted, t)
+		}
+	}
+	return append(wanted, named([]term{{"outcome", string(f.Outcome)}})...)
+}
+
+// holds reports whether a term of two is of one value as well.
+func (t term) holds(one term) bool {
+	first, second, _ := strings.Cut(t.name, "_")
+	a, b, _ := strings.Cut(t.value, " ")
+	return one == term{first, a} || one == term{second, b}
 }
 
 // named leaves out terms without a value.
