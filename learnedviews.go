@@ -210,37 +210,5 @@ func waitingLearned(ctx context.Context, tx storage.ReadTx, u *unit, found []sto
 //
 // The errors: ErrForbidden, ErrNotFound, ErrInvalid, ErrLimited, ErrUnavailable.
 func (m *Manager) InstructionSupporters(ctx context.Context, a Actor, in InstructionSupportersInput) (SupportersPage, error) {
-	if err := m.authorize(ctx, a, OpReadInstructions); err != nil {
-		return SupportersPage{}, err
-	}
-	limit, err := pageLimit(in.Limit)
-	if err != nil {
-		return SupportersPage{}, err
-	}
-	scan, err := supportersScan(kindInstructionSupporter, in.Suggestion, in.Cursor, limit)
-	if err != nil {
-		return SupportersPage{}, err
-	}
-	var out SupportersPage
-	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		out = SupportersPage{}
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindInstructionSuggestion, in.Suggestion}}}); err != nil {
-			return err
-		}
-		if _, err := u.learned(in.Suggestion); err != nil {
-			return err
-		}
-		page, err := u.scanSupporters(ctx, tx, scan)
-		if err != nil {
-			return err
-		}
-		if len(page) == limit {
-			last := page[limit-1]
-			out.Next = sortable(last.Last) + "/" + last.Agent
-		}
-		names, err := u.agentNames(ctx, tx, page)
-		out.Supporters = supporters(page, names)
-		return err
-	})
-	return out, err
+	return m.supporters(ctx, a, OpReadInstructions, kindInstructionSuggestion, kindInstructionSupporter, supportersInput(in))
 }

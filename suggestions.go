@@ -314,37 +314,5 @@ func (m *Manager) toolSuggestion(ctx context.Context, organization, id string) (
 // ToolSupporters lists the agents that stand behind a tool suggestion, the one
 // that asked last first.
 func (m *Manager) ToolSupporters(ctx context.Context, a Actor, in ToolSupportersInput) (SupportersPage, error) {
-	if err := m.authorize(ctx, a, OpReadToolSuggestions); err != nil {
-		return SupportersPage{}, err
-	}
-	limit, err := pageLimit(in.Limit)
-	if err != nil {
-		return SupportersPage{}, err
-	}
-	scan, err := supportersScan(kindToolSupporter, in.Suggestion, in.Cursor, limit)
-	if err != nil {
-		return SupportersPage{}, err
-	}
-	var out SupportersPage
-	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		out = SupportersPage{}
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToolSuggestion, in.Suggestion}}}); err != nil {
-			return err
-		}
-		if _, ok := u.records[recordRef{kindToolSuggestion, in.Suggestion}]; !ok {
-			return ErrNoSuggestion
-		}
-		page, err := u.scanSupporters(ctx, tx, scan)
-		if err != nil {
-			return err
-		}
-		if len(page) == limit {
-			last := page[limit-1]
-			out.Next = waitingSince(last.Last) + "/" + last.Agent
-		}
-		names, err := u.agentNames(ctx, tx, page)
-		out.Supporters = supporters(page, names)
-		return err
-	})
-	return out, err
+	return m.supporters(ctx, a, OpReadToolSuggestions, kindToolSuggestion, kindToolSupporter, supportersInput(in))
 }

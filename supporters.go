@@ -38,6 +38,52 @@ type SupportersPage struct {
 	Next       string // empty: there are no more
 }
 
+// supportersInput is what both kinds of suggestion take.
+type supportersInput struct {
+	Suggestion string
+	Cursor     string
+	Limit      int
+}
+
+// supporters lists the agents behind a suggestion of a kind, the one that asked
+// last first.
+func (m *Manager) supporters(ctx context.Context, a Actor, op Operation, kind, of string, in supportersInput) (SupportersPage, error) {
+	if err := m.authorize(ctx, a, op); err != nil {
+		return SupportersPage{}, err
+	}
+	limit, err := pageLimit(in.Limit)
+	if err != nil {
+		return SupportersPage{}, err
+	}
+	scan, err := supportersScan(of, in.Suggestion, in.Cursor, limit)
+	if err != nil {
+		return SupportersPage{}, err
+	}
+	var out SupportersPage
+	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		out = SupportersPage{}
+		suggestion := recordRef{kind, in.Suggestion}
+		if err := u.load(ctx, tx, needs{records: []recordRef{suggestion}}); err != nil {
+			return err
+		}
+		if _, ok := u.records[suggestion]; !ok {
+			return ErrNoSuggestion
+		}
+		page, err := u.scanSupporters(ctx, tx, scan)
+		if err != nil {
+			return err
+		}
+		if len(page) == limit {
+			last := page[limit-1]
+			out.Next = waitingSince(last.Last) + "/" + last.Agent
+		}
+		names, err := u.agentNames(ctx, tx, page)
+		out.Supporters = supporters(page, names)
+		return err
+	})
+	return out, err
+}
+
 type supporterPayload struct {
 	Agent  string `json:"agent"`
 	Reason string `json:"reason"`

@@ -9,13 +9,6 @@ import (
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
 )
 
-type instructionsSuggested struct {
-	ID       string                    `json:"suggestion_id"`
-	Status   agentkey.SuggestionStatus `json:"status"`
-	Existing bool                      `json:"existing"`
-	Message  string                    `json:"message"`
-}
-
 const (
 	learnedFirst = "Your suggestion was recorded and waits for a person. Thank you."
 	learnedAgain = "Others have suggested the same, or you have: your voice was added to it."
@@ -33,40 +26,34 @@ func (a *api) suggestInstructions(x *exchange.Exchange) error {
 		return agentkey.ErrNoTool
 	}
 	in := agentkey.SuggestInstructionsInput{Tool: tool}
-	err = x.Read(exchange.Body{Limit: maxBody, Advice: "Shorten what you learned and why."}, func(f *exchange.Fields) {
-		f.Text("learned", &in.Learned)
-		f.Text("why", &in.Why)
-		f.Check(a.manager.CheckInput, &in)
+	return a.take(x, caller, decision, proposal{
+		advice: "Shorten what you learned and why.", first: learnedFirst, again: learnedAgain, conflict: settledInstructions,
+		read: func(f *exchange.Fields) {
+			f.Text("learned", &in.Learned)
+			f.Text("why", &in.Why)
+			f.Check(a.manager.CheckInput, &in)
+		},
+		propose: func(c agentkey.Caller) (proposed, error) {
+			s, err := a.manager.SuggestInstructions(x.Ctx(), c, in)
+			return proposed{ID: s.ID, Status: s.Status, Existing: s.Existing}, err
+		},
 	})
-	if err != nil {
-		return err
-	}
-	s, err := a.manager.SuggestInstructions(x.Ctx(), caller, in)
-	if settled := (*agentkey.SettledInstructionsError)(nil); errors.As(err, &settled) {
-		x.LimitHeaders(ratelimit.TierRequest, decision)
-		return settledInstructions(settled)
-	}
-	if err != nil {
-		return err
-	}
-	x.LimitHeaders(ratelimit.TierRequest, decision)
-	message := learnedFirst
-	if s.Existing {
-		message = learnedAgain
-	}
-	return x.JSON(http.StatusCreated, instructionsSuggested{s.ID, s.Status, s.Existing, message})
 }
 
-// settledInstructions answers with the decision that stands, and with the reason
-// of a dismissal.
-func settledInstructions(err *agentkey.SettledInstructionsError) error {
+// settledInstructions is the decision that stands, with the reason of a
+// dismissal.
+func settledInstructions(err error) map[string]any {
+	var settled *agentkey.SettledInstructionsError
+	if !errors.As(err, &settled) {
+		return nil
+	}
 	message := "The instructions that come with the credential hold this already."
 	if errors.Is(err, agentkey.ErrInstructionsDismissed) {
 		message = "An administrator decided against this for the instructions as they are."
 	}
-	return &exchange.Extended{Err: err, Fields: map[string]any{
-		"suggestion_id": err.Suggestion, "dismissal_reason": exchange.Optional(err.Reason), "message": message,
-	}}
+	return map[string]any{
+		"suggestion_id": settled.Suggestion, "dismissal_reason": exchange.Optional(settled.Reason), "message": message,
+	}
 }
 
 func instructionsSchema() schema {

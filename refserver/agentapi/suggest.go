@@ -9,11 +9,40 @@ import (
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
 )
 
-type toolSuggested struct {
+// proposal is what an agent proposes, of either kind.
+type proposal struct {
+	advice       string // for who sends too much
+	read         func(f *exchange.Fields)
+	propose      func(c agentkey.Caller) (proposed, error)
+	first, again string                         // the message to the first who proposes it, and to others
+	conflict     func(err error) map[string]any // what a conflict says besides; nil: nothing
+}
+
+type proposed struct {
 	ID       string                    `json:"suggestion_id"`
 	Status   agentkey.SuggestionStatus `json:"status"`
 	Existing bool                      `json:"existing"`
 	Message  string                    `json:"message"`
+}
+
+// take reads a proposal of an agent that was admitted, and answers it.
+func (a *api) take(x *exchange.Exchange, c agentkey.Caller, d ratelimit.Decision, p proposal) error {
+	if err := x.Read(exchange.Body{Limit: maxBody, Advice: p.advice}, p.read); err != nil {
+		return err
+	}
+	out, err := p.propose(c)
+	more := p.conflict(err)
+	if err != nil && more == nil {
+		return err
+	}
+	x.LimitHeaders(ratelimit.TierRequest, d)
+	if err != nil {
+		return &exchange.Extended{Err: err, Fields: more}
+	}
+	if out.Message = p.first; out.Existing {
+		out.Message = p.again
+	}
+	return x.JSON(http.StatusCreated, out)
 }
 
 const (
@@ -29,29 +58,19 @@ func (a *api) suggest(x *exchange.Exchange) error {
 		return err
 	}
 	var in agentkey.SuggestToolInput
-	err = x.Read(exchange.Body{Limit: maxBody, Advice: "Shorten the reason."}, func(f *exchange.Fields) {
-		f.Text("name", &in.Name)
-		f.Text("url", &in.URL)
-		f.Text("reason", &in.Reason)
-		f.Check(a.manager.CheckInput, &in)
+	return a.take(x, caller, decision, proposal{
+		advice: "Shorten the reason.", first: suggestedFirst, again: suggestedAgain, conflict: turnedAway,
+		read: func(f *exchange.Fields) {
+			f.Text("name", &in.Name)
+			f.Text("url", &in.URL)
+			f.Text("reason", &in.Reason)
+			f.Check(a.manager.CheckInput, &in)
+		},
+		propose: func(c agentkey.Caller) (proposed, error) {
+			s, err := a.manager.SuggestTool(x.Ctx(), c, in)
+			return proposed{ID: s.ID, Status: s.Status, Existing: s.Existing}, err
+		},
 	})
-	if err != nil {
-		return err
-	}
-	s, err := a.manager.SuggestTool(x.Ctx(), caller, in)
-	if more := turnedAway(err); more != nil {
-		x.LimitHeaders(ratelimit.TierRequest, decision)
-		return &exchange.Extended{Err: err, Fields: more}
-	}
-	if err != nil {
-		return err
-	}
-	x.LimitHeaders(ratelimit.TierRequest, decision)
-	message := suggestedFirst
-	if s.Existing {
-		message = suggestedAgain
-	}
-	return x.JSON(http.StatusCreated, toolSuggested{s.ID, s.Status, s.Existing, message})
 }
 
 // turnedAway is what the two conflicts of a suggestion say besides.
