@@ -247,7 +247,7 @@ func TestInvalidEntriesAreAllNamedAndNothingIsDone(t *testing.T) {
 	want := []string{
 		"create 1 good",
 		"invalid 2 item-2 !key must be lower-case letters and digits, in parts joined by single hyphens !name must have at least 2 characters",
-		"invalid 3 linear !authType can't be changed: it is api_key; delete the tool and add it again, or give it another key " +
+		"invalid 3 linear ~authType ~credentialMode !authType can't be changed: it is api_key; delete the tool and add it again, or give it another key " +
 			"!credentialMode can't be changed: it is shared; delete the tool and add it again, or give it another key",
 		"create 4 twice",
 		"invalid 5 item-5 !key is that of entry 4 already",

@@ -83,7 +83,7 @@ func agentsFaults() []faultOperation {
 		{method: "RotateKey", prepare: rotate(0)},
 		{method: "RotateKey", variant: "with grace", prepare: rotate(time.Hour)},
 		{method: "RevokeKey", prepare: func(s *scene) call {
-			keys, err := s.AgentKeys(s.t.Context(), s.Owner, s.bot.ID)
+			keys, err := s.AgentKeys(s.t.Context(), s.Owner, agentkey.AgentKeysInput{Agent: s.bot.ID})
 			s.noErr(err)
 			return func(ctx context.Context) (any, error) {
 				return onlyError(s.RevokeKey(ctx, s.Owner, s.bot.ID, keys[0].ID))
@@ -489,7 +489,9 @@ func readFaults() []faultOperation {
 		as("Agent", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.Kit.Manager.Agent(ctx, s.Owner, s.bot.ID))
 		}),
-		as("AgentKeys", func(ctx context.Context, s *scene) (any, error) { return answer(s.AgentKeys(ctx, s.Owner, s.bot.ID)) }),
+		as("AgentKeys", func(ctx context.Context, s *scene) (any, error) {
+			return answer(s.AgentKeys(ctx, s.Owner, agentkey.AgentKeysInput{Agent: s.bot.ID}))
+		}),
 		as("AgentActivity", func(ctx context.Context, s *scene) (any, error) {
 			return answer(s.AgentActivity(ctx, s.Owner, s.bot.ID, agentkey.ActivityInput{}))
 		}),

@@ -47,7 +47,7 @@ type ImportItem struct {
 	Key     string       // item-N for an invalid entry without a good key
 	Name    string       // empty for an invalid entry
 	Tool    string       // the tool's id; empty if there is none yet
-	Changes []string     // the fields that an update changes
+	Changes []string     // the fields that an update changes; of an invalid entry for a tool that is there, those that differ
 	Errors  []FieldError // of an invalid entry; they never hold a value
 	Kept    bool         // of a tool to remove: it stays, because Prune is not set
 	Grants  AffectedGrants
@@ -141,12 +141,13 @@ func importItem(e CatalogEntry, tool storage.Tool, known bool) ImportItem {
 	if e.Mode != tool.Mode {
 		item.refuse("credentialMode", "can't be changed: it is "+string(tool.Mode)+"; delete the tool and add it again, or give it another key")
 	}
-	if item.Action == ImportInvalid {
-		return item
-	}
-	item.Action = ImportUnchanged
-	if item.Changes = item.entry.differences(entryOf(tool)); len(item.Changes) > 0 {
+	item.Changes = item.entry.differences(entryOf(tool))
+	switch {
+	case item.Action == ImportInvalid:
+	case len(item.Changes) > 0:
 		item.Action = ImportUpdate
+	default:
+		item.Action = ImportUnchanged
 	}
 	return item
 }
@@ -158,7 +159,7 @@ func (i *ImportItem) refuse(field, message string) {
 	}
 }
 
-// differences names the fields that differ, of those that can be changed.
+// differences names the fields that differ, in the order of a document.
 func (e CatalogEntry) differences(from CatalogEntry) []string {
 	var fields []string
 	for _, f := range []struct {
@@ -168,6 +169,8 @@ func (e CatalogEntry) differences(from CatalogEntry) []string {
 		{"name", e.Name != from.Name},
 		{"description", e.Description != from.Description},
 		{"url", e.URL != from.URL},
+		{"authType", e.AuthType != from.AuthType},
+		{"credentialMode", e.Mode != from.Mode},
 		{"requiredApprovals", e.RequiredApprovals != from.RequiredApprovals},
 		{"instructions", e.Instructions != from.Instructions},
 	} {

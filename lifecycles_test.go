@@ -58,7 +58,7 @@ func TestKeys(t *testing.T) {
 	is.NoErr(vend(agentkey.Key(string(last.Secret.Bytes()))))
 	is.NoErr(s.RevokeKey(ctx, s.Owner, s.bot.ID, last.Key.ID))
 	is.Equal(vend(agentkey.Key(string(last.Secret.Bytes()))), agentkey.ErrKeyRevoked)
-	keys, err := s.AgentKeys(ctx, s.Owner, s.bot.ID)
+	keys, err := s.AgentKeys(ctx, s.Owner, agentkey.AgentKeysInput{Agent: s.bot.ID})
 	is.NoErr(err)
 	is.Equal(len(keys), 3)
 	for _, k := range keys {

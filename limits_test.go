@@ -176,7 +176,7 @@ func TestTakingAwayIsNeverLimited(t *testing.T) {
 	s := newScene(t, func(c *agentkey.Config) { c.Policies = policies }, unlimitedFor(t))
 	carol := asHostNamed(s.Owner, "carol")
 	asked := s.ask(s.canarysTool)
-	keys, err := s.AgentKeys(t.Context(), s.Owner, s.canary.ID)
+	keys, err := s.AgentKeys(t.Context(), s.Owner, agentkey.AgentKeysInput{Agent: s.canary.ID})
 	is.NoErr(err)
 	_, err = s.Record(t.Context(), carol, agentkey.RecordInput{Action: "x.example.deployed"})
 	is.NoErr(err)

@@ -39,7 +39,7 @@ func newStage(t *testing.T) *stage {
 	s.suspended, s.suspender = s.Agent("suspended")
 	_, err := s.SuspendAgent(ctx, s.Owner, s.suspended.ID)
 	noErr(t, err)
-	keys, err := s.AgentKeys(ctx, s.Owner, s.bot.ID)
+	keys, err := s.AgentKeys(ctx, s.Owner, agentkey.AgentKeysInput{Agent: s.bot.ID})
 	noErr(t, err)
 	s.key = keys[0].ID
 	s.tool = s.Tool("Linear", "lin_api_test_roles")
@@ -99,7 +99,9 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 			return second(s.Agents(s.t.Context(), a, agentkey.ListInput{}))
 		},
 		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Agent(s.t.Context(), a, s.bot.ID)) },
-		func(s *stage, a agentkey.Actor) error { return second(s.AgentKeys(s.t.Context(), a, s.bot.ID)) },
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.AgentKeys(s.t.Context(), a, agentkey.AgentKeysInput{Agent: s.bot.ID}))
+		},
 	},
 	agentkey.OpRegisterAgent: {
 		func(s *stage, a agentkey.Actor) error {

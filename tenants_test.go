@@ -347,7 +347,7 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 	stranger := person(c.other, "olga", agentkey.RoleOwner)
 	wish, err := c.m.SuggestTool(ctx, agentkey.TrustedAgent(c.org, c.bot), agentkey.SuggestToolInput{Name: "Sentry", Reason: "to read errors"})
 	is.NoErr(err)
-	keys, err := c.m.AgentKeys(ctx, c.owner, c.bot)
+	keys, err := c.m.AgentKeys(ctx, c.owner, agentkey.AgentKeysInput{Agent: c.bot})
 	is.NoErr(err)
 	proposal, err := c.m.SuggestInstructions(ctx, agentkey.TrustedAgent(c.org, c.bot), agentkey.SuggestInstructionsInput{Tool: c.shared, Learned: "It is slow.", Why: "It timed out."})
 	is.NoErr(err)
@@ -358,7 +358,7 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 	name, admin, secret := "renamed", agentkey.RoleAdmin, agentkey.NewSecret([]byte("new_test_credential"))
 	for call, err := range map[string]error{
 		"Agent":                    second(c.m.Agent(ctx, stranger, c.bot)),
-		"AgentKeys":                second(c.m.AgentKeys(ctx, stranger, c.bot)),
+		"AgentKeys":                second(c.m.AgentKeys(ctx, stranger, agentkey.AgentKeysInput{Agent: c.bot})),
 		"UpdateAgent":              second(c.m.UpdateAgent(ctx, stranger, c.bot, agentkey.UpdateAgentInput{Name: &name})),
 		"SuspendAgent":             second(c.m.SuspendAgent(ctx, stranger, c.bot)),
 		"ReactivateAgent":          second(c.m.ReactivateAgent(ctx, stranger, c.bot)),

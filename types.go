@@ -41,6 +41,13 @@ type ListInput struct {
 	Limit int    // 1 to 500; 0: 100
 }
 
+// AgentKeysInput asks for a page of an agent's keys.
+type AgentKeysInput struct {
+	Agent string
+	After string // the id of the last key of the page before
+	Limit int    // 1 to 500; 0: 100
+}
+
 // RegisterAgentInput describes a new agent.
 type RegisterAgentInput struct {
 	Name         string        `validate:"utf16min=2,utf16max=120,plain" json:"name"`

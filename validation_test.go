@@ -377,7 +377,7 @@ func TestIdsThatCanNotBe(t *testing.T) {
 	for _, bad := range []string{"", "\x00", "\xff", "a b", strings.Repeat("a", 1000), "é"} {
 		for name, err := range map[string]error{
 			"Agent":        second(s.Manager.Agent(ctx, s.Owner, bad)),
-			"AgentKeys":    second(s.AgentKeys(ctx, s.Owner, bad)),
+			"AgentKeys":    second(s.AgentKeys(ctx, s.Owner, agentkey.AgentKeysInput{Agent: bad})),
 			"SuspendAgent": second(s.SuspendAgent(ctx, s.Owner, bad)),
 			"RotateKey":    second(s.RotateKey(ctx, s.Owner, bad, agentkey.RotateKeyInput{})),
 			"RevokeKey":    s.RevokeKey(ctx, s.Owner, s.bot.ID, bad),

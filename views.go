@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -300,23 +301,55 @@ func (m *Manager) lastActiveOf(ctx context.Context, organization, agent string, 
 }
 
 // AgentKeys lists an agent's keys, newest first: never the keys themselves.
-func (m *Manager) AgentKeys(ctx context.Context, a Actor, agent string) ([]AgentKey, error) {
+func (m *Manager) AgentKeys(ctx context.Context, a Actor, in AgentKeysInput) ([]AgentKey, error) {
 	if err := m.authorize(ctx, a, OpReadAgents); err != nil {
 		return nil, err
 	}
-	out := []AgentKey{}
-	found := false
-	err := m.view(ctx, a.Organization, needs{agents: []string{agent}, keysOfAgents: []string{agent}}, func(u *unit) {
-		_, found = u.agents[agent]
-		for _, k := range u.sortedKeys() {
-			k.Digest = nil
-			out = append([]AgentKey{k}, out...)
-		}
-	})
-	if err == nil && !found {
-		err = ErrNoAgent
+	limit, err := pageLimit(in.Limit)
+	if err != nil {
+		return nil, err
 	}
+	if err := checkTexts(in.Agent, in.After); err != nil {
+		return nil, err
+	}
+	out := []AgentKey{}
+	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
+		out = out[:0]
+		if err := u.load(ctx, tx, needs{agents: []string{in.Agent}}); err != nil {
+			return err
+		}
+		if _, ok := u.agents[in.Agent]; !ok {
+			return ErrNoAgent
+		}
+		found, err := keysPage(ctx, tx, in.Agent, in.After, limit)
+		for _, k := range found {
+			k.Organization = u.organization
+			if err := u.verify(k.Row(u.installation), k.Seal); err != nil {
+				return err
+			}
+			k.Digest = nil
+			out = append(out, k)
+		}
+		return err
+	})
 	return out, err
+}
+
+// keysPage asks the storage for a page of an agent's keys, or cuts it from all of
+// them where it has no power to.
+func keysPage(ctx context.Context, tx storage.ReadTx, agent, after string, limit int) ([]storage.Key, error) {
+	if l, ok := tx.(storage.KeyLister); ok {
+		return l.AgentKeys(ctx, agent, after, limit)
+	}
+	all, err := tx.Keys(ctx, storage.KeyQuery{Agents: []string{agent}})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b storage.Key) int { return strings.Compare(b.ID, a.ID) })
+	if after != "" {
+		all = slices.DeleteFunc(all, func(k storage.Key) bool { return k.ID >= after })
+	}
+	return all[:min(limit, len(all))], nil
 }
 
 // Tools lists tools, newest first.

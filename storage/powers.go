@@ -49,6 +49,14 @@ func (q SummaryQuery) Check() error {
 	return first(CheckText(q.Agents...), CheckText(q.Tools...))
 }
 
+// KeyLister is an optional power of a ReadTx: an agent's keys by pages. Without it
+// the Manager reads all keys of the agent for each page.
+type KeyLister interface {
+	// AgentKeys answers an agent's keys in descending order of ids, those below
+	// after (empty: from the newest on), at most limit, which is 1 to MaxPage.
+	AgentKeys(ctx context.Context, agent, after string, limit int) ([]Key, error)
+}
+
 // Recency is an optional power of a Store: when something last happened to each
 // of some agents, in a number of statements that does not grow with them. Without
 // it the Manager looks through each agent's events.

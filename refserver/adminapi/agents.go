@@ -206,10 +206,16 @@ func keyOf(k agentkey.AgentKey) keyItem {
 
 func (a *api) listKeys(x *exchange.Exchange, actor agentkey.Actor) error {
 	id, _ := x.PathID("id")
-	keys, err := a.manager.AgentKeys(x.Ctx(), actor, id)
+	q := x.Query()
+	in := agentkey.AgentKeysInput{Agent: id, After: q.ID("cursor"), Limit: q.Limit()}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	keys, err := a.manager.AgentKeys(x.Ctx(), actor, in)
 	if err != nil {
 		return err
 	}
+	linkNext(x, keys, in.Limit, func(k agentkey.AgentKey) string { return k.ID })
 	return data(x, http.StatusOK, each(keys, keyOf))
 }
 

@@ -177,6 +177,9 @@ func TestInvalidEntries(t *testing.T) {
 		keys := ""
 		for _, i := range plan.Object(t)["items"].([]any) {
 			keys += " " + i.(map[string]any)["key"].(string)
+			if i.(map[string]any)["key"] == "linear" {
+				is.Equal(i.(map[string]any)["changes"], []any{"credentialMode"}) // named, and refused
+			}
 		}
 		is.Equal(keys, " good item-2 linear item-4")
 		res := importText(f, "", "application/json", text)

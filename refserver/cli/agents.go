@@ -196,11 +196,7 @@ func (c *agentsKeys) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	keys, err := admin.AgentKeys(ctx, agent.id)
-	if err != nil {
-		return err
-	}
-	return show(s, c.JSON, each(keys), []string{"ID", "STATUS", "CREATED", "EXPIRES", "ADDRESSES"}, func(k client.KeyRecord) []string {
+	return show(s, c.JSON, admin.AgentKeys(ctx, agent.id), []string{"ID", "STATUS", "CREATED", "EXPIRES", "ADDRESSES"}, func(k client.KeyRecord) []string {
 		addresses := strings.Join(k.Addresses, ", ")
 		if addresses == "" {
 			addresses = "any"

@@ -81,9 +81,9 @@ func (a *Admin) RotateKey(ctx context.Context, id string, in NewKey) (IssuedKey,
 	return out.issued(err)
 }
 
-// AgentKeys lists an agent's keys.
-func (a *Admin) AgentKeys(ctx context.Context, id string) ([]KeyRecord, error) {
-	return get[[]KeyRecord](ctx, a, "agents", id, "keys")
+// AgentKeys lists an agent's keys, newest first.
+func (a *Admin) AgentKeys(ctx context.Context, id string) iter.Seq2[KeyRecord, error] {
+	return list[KeyRecord](ctx, a, nil, "agents", id, "keys")
 }
 
 // RevokeKey ends one of an agent's keys at once.

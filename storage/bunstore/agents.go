@@ -3,6 +3,7 @@ package bunstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -93,6 +94,19 @@ func (r *reader) Keys(ctx context.Context, q storage.KeyQuery) ([]storage.Key, e
 		keys = merge(keys, more, func(k *storage.Key) string { return k.ID })
 	}
 	return keys, r.fail(ctx, err)
+}
+
+// AgentKeys implements storage.KeyLister.
+func (r *reader) AgentKeys(ctx context.Context, agent, after string, limit int) ([]storage.Key, error) {
+	checks := []error{storage.CheckText(agent, after)}
+	if limit < 1 || limit > storage.MaxPage || agent == "" {
+		checks = append(checks, fmt.Errorf("%w: page of keys", storage.ErrInvalid))
+	}
+	if err := r.enter(ctx, checks...); err != nil {
+		return nil, err
+	}
+	found, _, err := page(ctx, r, keyRelation, "keys", []condition{{"agent_id = ?", agent}}, after, limit, false)
+	return found, r.fail(ctx, err)
 }
 
 // merge joins two lists of rows in descending order of ids, each row once.

@@ -172,7 +172,9 @@ func TestPlans(t *testing.T) {
 				_, err := tx.Agents(ctx, q)
 				is.NoErr(err)
 			}
-			_, err := tx.Tools(ctx, storage.ToolQuery{Limit: 5, Name: "n", After: "z"})
+			_, err := tx.(storage.KeyLister).AgentKeys(ctx, "a", "z", 5)
+			is.NoErr(err)
+			_, err = tx.Tools(ctx, storage.ToolQuery{Limit: 5, Name: "n", After: "z"})
 			is.NoErr(err)
 			_, err = tx.Tools(ctx, storage.ToolQuery{Limit: 5, ConfigKey: "k"})
 			is.NoErr(err)

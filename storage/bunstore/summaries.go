@@ -14,6 +14,7 @@ import (
 
 var (
 	_ storage.Summarizer = (*reader)(nil)
+	_ storage.KeyLister  = (*reader)(nil)
 	_ storage.Recency    = (*Store)(nil)
 )
 

@@ -2,6 +2,7 @@ package bunstore_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -51,6 +52,47 @@ func TestGrantSummaries(t *testing.T) {
 				return err
 			})
 			is.True(errors.Is(err, storage.ErrInvalid))
+		}
+	})
+}
+
+// TestAgentKeys: pages of an agent's keys are all its keys and nobody else's.
+func TestAgentKeys(t *testing.T) {
+	eachDialect(t, func(t *testing.T, p *place) {
+		is := is.New(t)
+		s := p.open(t)
+		for _, org := range []string{"acme", "globex"} {
+			scatter(t, s, org, 2, 1)
+			update(t, s, org, func(ctx context.Context, tx storage.Tx) error {
+				var p puts
+				for i := range 14 {
+					id := fmt.Sprintf("k%02d", i)
+					digest := sha256.Sum256([]byte(org + id))
+					p.put(tx.PutKey(ctx, storage.Key{Organization: org, ID: id, Agent: fmt.Sprintf("a%02d", i%2), Digest: digest[:], Status: storage.KeyActive, Revision: 1}))
+				}
+				return p.err
+			})
+		}
+		is.NoErr(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
+			want, err := tx.Keys(ctx, storage.KeyQuery{Agents: []string{"a01"}})
+			is.NoErr(err)
+			is.Equal(len(want), 7)
+			var got []storage.Key
+			for after := ""; ; after = got[len(got)-1].ID {
+				page, err := tx.(storage.KeyLister).AgentKeys(ctx, "a01", after, 3)
+				is.NoErr(err)
+				if got = append(got, page...); len(page) < 3 {
+					break
+				}
+			}
+			is.Equal(got, want)
+			return nil
+		}))
+		for _, limit := range []int{0, storage.MaxPage + 1} {
+			is.True(errors.Is(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
+				_, err := tx.(storage.KeyLister).AgentKeys(ctx, "a01", "", limit)
+				return err
+			}), storage.ErrInvalid))
 		}
 	})
 }
