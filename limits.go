@@ -69,11 +69,15 @@ func (u *unit) loadWindows(ctx context.Context, tx storage.ReadTx, n needs) erro
 	if len(n.windows) == 0 {
 		return nil
 	}
-	u.windows = make(map[storage.WindowRef][]int64, len(n.windows))
 	found, err := tx.Windows(ctx, n.windows)
 	if err != nil {
 		return err
 	}
+	return u.addWindows(found)
+}
+
+func (u *unit) addWindows(found []storage.Window) (err error) {
+	u.windows = make(map[storage.WindowRef][]int64, len(found))
 	for _, w := range found {
 		damaged := &integrityError{kind: kindWindow, id: w.Tier + "/" + w.Subject}
 		if len(w.Times) < vault.RowSealSize {

@@ -39,6 +39,7 @@ type needs struct {
 	converting string       // the suggestion whose supporters are next
 	windows    []storage.WindowRef
 	ended      bool // also of an organization that was destroyed
+	bulk       bool // keys, agents, tools, pairs, their credentials and windows by id, and nothing else: read together
 	logOnly    bool // not even the organization's own record, which may be what is damaged
 }
 
@@ -79,6 +80,7 @@ func (n needs) and(o needs) needs {
 	}
 	n.grantsOf = append(slices.Clip(n.grantsOf), o.grantsOf...)
 	n.credentials = n.credentials || o.credentials
+	n.bulk = n.bulk && o.bulk
 	n.named = n.named || o.named
 	n.ended = n.ended || o.ended
 	n.approvals = n.approvals || o.approvals
@@ -180,6 +182,9 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 	if err := n.check(); err != nil {
 		return err
 	}
+	if n.bulk {
+		return u.loadBulk(ctx, tx, n)
+	}
 	steps := []func(context.Context, storage.ReadTx, needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
 		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadSuggestions, u.loadWindows, u.loadCatalog,
@@ -195,11 +200,49 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 	return nil
 }
 
+// loadBulk reads what an operation that says bulk needs: all of it together.
+func (u *unit) loadBulk(ctx context.Context, tx storage.ReadTx, n needs) error {
+	b, err := storage.ReadBulk(ctx, tx, storage.BulkQuery{
+		Keys: n.keys, Agents: n.agents, Tools: n.tools, Pairs: n.pairs, Credentials: n.credentials, Windows: n.windows,
+	})
+	if err != nil {
+		return err
+	}
+	if err := u.addDataKeys(b.DataKeys); err != nil {
+		return err
+	}
+	if destroyedKeys(u.dataKeys) {
+		return ErrOrganizationDestroyed
+	}
+	u.approvals, u.records = make(map[string][]grants.Approval), make(map[recordRef]storage.Record)
+	for _, add := range []func() error{
+		func() error { return u.addOrganization(b.Organization) },
+		func() error { return u.addKeys(b.Keys) },
+		func() error {
+			u.grants = make(map[storage.Pair]grants.Grant, len(b.Grants))
+			return u.addGrants(b.Grants)
+		},
+		func() error { u.agents = make(map[string]storage.Agent, len(b.Agents)); return u.keepAgents(b.Agents) },
+		func() error { u.tools = make(map[string]storage.Tool, len(b.Tools)); return u.keepTools(b.Tools) },
+		func() error { return u.addCredentials(b.Credentials) },
+		func() error { return u.addWindows(b.Windows) },
+	} {
+		if err := add(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (u *unit) loadDataKeys(ctx context.Context, tx storage.ReadTx, _ needs) error {
 	keys, err := tx.DataKeys(ctx)
 	if err != nil {
 		return err
 	}
+	return u.addDataKeys(keys)
+}
+
+func (u *unit) addDataKeys(keys []storage.DataKey) error {
 	u.dataKeys = keys
 	u.states = make(map[string]vault.KeyState, len(keys))
 	for _, k := range keys {
@@ -228,20 +271,31 @@ func (u *unit) loadOrganization(ctx context.Context, tx storage.ReadTx, n needs)
 	if err != nil || !ok {
 		return err
 	}
+	return u.addOrganization(&o)
+}
+
+func (u *unit) addOrganization(o *storage.Organization) error {
+	if o == nil {
+		return nil
+	}
 	o.ID = u.organization
-	u.org = &o
+	u.org = o
 	return u.verify(o.Row(u.installation), o.Seal)
 }
 
 func (u *unit) loadKeys(ctx context.Context, tx storage.ReadTx, n needs) error {
-	u.keys = make(map[string]storage.Key)
 	if len(n.keys)+len(n.keysOfAgents) == 0 {
-		return nil
+		return u.addKeys(nil)
 	}
 	keys, err := tx.Keys(ctx, storage.KeyQuery{IDs: n.keys, Agents: n.keysOfAgents})
 	if err != nil {
 		return err
 	}
+	return u.addKeys(keys)
+}
+
+func (u *unit) addKeys(keys []storage.Key) error {
+	u.keys = make(map[string]storage.Key, len(keys))
 	for _, k := range keys {
 		k.Organization = u.organization
 		if err := u.verify(k.Row(u.installation), k.Seal); err != nil {
@@ -318,13 +372,20 @@ func (u *unit) addAgents(ctx context.Context, tx storage.ReadTx, ids []string) e
 		if err != nil {
 			return err
 		}
-		for _, a := range page.Agents {
-			a.Organization = u.organization
-			if err := u.verify(a.Row(u.installation), a.Seal); err != nil {
-				return err
-			}
-			u.agents[a.ID] = a
+		if err := u.keepAgents(page.Agents); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (u *unit) keepAgents(found []storage.Agent) error {
+	for _, a := range found {
+		a.Organization = u.organization
+		if err := u.verify(a.Row(u.installation), a.Seal); err != nil {
+			return err
+		}
+		u.agents[a.ID] = a
 	}
 	return nil
 }
@@ -360,13 +421,20 @@ func (u *unit) addTools(ctx context.Context, tx storage.ReadTx, ids []string) er
 		if err != nil {
 			return err
 		}
-		for _, t := range page.Tools {
-			t.Organization = u.organization
-			if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
-				return err
-			}
-			u.tools[t.ID] = t
+		if err := u.keepTools(page.Tools); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (u *unit) keepTools(found []storage.Tool) error {
+	for _, t := range found {
+		t.Organization = u.organization
+		if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
+			return err
+		}
+		u.tools[t.ID] = t
 	}
 	return nil
 }
@@ -382,12 +450,8 @@ func (u *unit) loadCatalog(ctx context.Context, tx storage.ReadTx, n needs) erro
 		if err != nil {
 			return err
 		}
-		for _, t := range page.Tools {
-			t.Organization = u.organization
-			if err := u.verify(t.Row(u.installation), t.Seal); err != nil {
-				return err
-			}
-			u.tools[t.ID] = t
+		if err := u.keepTools(page.Tools); err != nil {
+			return err
 		}
 		if len(page.Tools) < q.Limit {
 			return nil
@@ -413,13 +477,23 @@ func (u *unit) loadCredentials(ctx context.Context, tx storage.ReadTx, n needs) 
 		if err != nil {
 			return err
 		}
-		for _, c := range found {
-			c.Organization = u.organization
-			if err := u.verify(c.Row(u.installation), c.Seal); err != nil {
-				return err
-			}
-			u.credentials[storage.CredentialRef{Tool: c.Tool, Grant: c.Grant}] = c
+		if err := u.addCredentials(found); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (u *unit) addCredentials(found []storage.Credential) error {
+	if u.credentials == nil {
+		u.credentials = make(map[storage.CredentialRef]storage.Credential, len(found))
+	}
+	for _, c := range found {
+		c.Organization = u.organization
+		if err := u.verify(c.Row(u.installation), c.Seal); err != nil {
+			return err
+		}
+		u.credentials[storage.CredentialRef{Tool: c.Tool, Grant: c.Grant}] = c
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 	}
 	v := &vend{m: m, caller: c, tool: tool}
 	n := c.needs()
-	n.tools, n.pairs, n.credentials = []string{tool}, []storage.Pair{{Agent: c.id, Tool: tool}}, true
+	n.tools, n.pairs, n.credentials, n.bulk = []string{tool}, []storage.Pair{{Agent: c.id, Tool: tool}}, true, true
 	if m.config.SharedLimits {
 		n.windows = []storage.WindowRef{v.window()}
 	}

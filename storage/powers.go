@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -65,4 +66,124 @@ type Recency interface {
 	// newest event of one of these actions that concerns the agent, as an
 	// audit.Filter means it. It is as complete as Events. At most MaxIDs agents.
 	LatestEvents(ctx context.Context, organization string, agents []string, actions []audit.Action) (map[string]int64, error)
+}
+
+// BulkReader is an optional power of a ReadTx: everything that some decisions need,
+// read in one statement. ReadBulk uses it where it is.
+type BulkReader interface {
+	// ReadBulk answers what the roles' own methods would, in no order. In an Update
+	// it reads after the head was taken, in a statement that begins then.
+	ReadBulk(ctx context.Context, q BulkQuery) (Bulk, error)
+}
+
+// BulkQuery asks for the organization and its data keys, which are always read,
+// and for records by their ids: at most MaxIDs of each sort.
+type BulkQuery struct {
+	Keys        []string
+	Agents      []string
+	Tools       []string
+	Pairs       []Pair // whose grants
+	Credentials bool   // of Tools, and those that belong to the grants of Pairs
+	Windows     []WindowRef
+}
+
+// Bulk is what a BulkQuery finds.
+type Bulk struct {
+	Organization *Organization // nil: there is none
+	DataKeys     []DataKey
+	Keys         []Key
+	Agents       []Agent
+	Tools        []Tool
+	Grants       []grants.Grant
+	Credentials  []Credential
+	Windows      []Window
+}
+
+// Check answers ErrInvalid for a query over its limits, or with text that no id
+// can be.
+func (q BulkQuery) Check() error {
+	if max(len(q.Keys), len(q.Agents), len(q.Tools), len(q.Pairs), len(q.Windows)) > MaxIDs {
+		return fmt.Errorf("%w: bulk read", ErrInvalid)
+	}
+	for _, p := range q.Pairs {
+		if err := CheckText(p.Agent, p.Tool); err != nil {
+			return err
+		}
+	}
+	for _, w := range q.Windows {
+		if err := CheckText(w.Tier, w.Subject); err != nil {
+			return err
+		}
+	}
+	return first(CheckText(q.Keys...), CheckText(q.Agents...), CheckText(q.Tools...))
+}
+
+// ReadBulk reads what q asks for: in one statement where tx is a BulkReader, and
+// else role by role.
+func ReadBulk(ctx context.Context, tx ReadTx, q BulkQuery) (b Bulk, err error) {
+	if r, ok := tx.(BulkReader); ok {
+		return r.ReadBulk(ctx, q)
+	}
+	if b.DataKeys, err = tx.DataKeys(ctx); err != nil {
+		return b, err
+	}
+	o, ok, err := tx.Organization(ctx)
+	if err != nil {
+		return b, err
+	}
+	if ok {
+		b.Organization = &o
+	}
+	if len(q.Keys) > 0 {
+		if b.Keys, err = tx.Keys(ctx, KeyQuery{IDs: q.Keys}); err != nil {
+			return b, err
+		}
+	}
+	if len(q.Pairs) > 0 {
+		page, err := tx.Grants(ctx, GrantQuery{Pairs: q.Pairs})
+		if err != nil {
+			return b, err
+		}
+		b.Grants = page.Grants
+	}
+	if len(q.Agents) > 0 {
+		page, err := tx.Agents(ctx, AgentQuery{IDs: q.Agents})
+		if err != nil {
+			return b, err
+		}
+		b.Agents = page.Agents
+	}
+	if len(q.Tools) > 0 {
+		page, err := tx.Tools(ctx, ToolQuery{IDs: q.Tools})
+		if err != nil {
+			return b, err
+		}
+		b.Tools = page.Tools
+	}
+	if err := readCredentials(ctx, tx, q, &b); err != nil || len(q.Windows) == 0 {
+		return b, err
+	}
+	b.Windows, err = tx.Windows(ctx, q.Windows)
+	return b, err
+}
+
+func readCredentials(ctx context.Context, tx ReadTx, q BulkQuery, b *Bulk) error {
+	if !q.Credentials {
+		return nil
+	}
+	var refs []CredentialRef
+	for _, t := range b.Tools {
+		refs = append(refs, CredentialRef{Tool: t.ID})
+	}
+	for _, g := range b.Grants {
+		refs = append(refs, CredentialRef{Tool: g.Tool, Grant: g.ID})
+	}
+	for part := range slices.Chunk(refs, MaxIDs) {
+		found, err := tx.Credentials(ctx, part)
+		if err != nil {
+			return err
+		}
+		b.Credentials = append(b.Credentials, found...)
+	}
+	return nil
 }

@@ -75,9 +75,18 @@ func (r *reader) query(ctx context.Context, q statement, args ...any) (*sql.Rows
 	return r.sql.QueryContext(ctx, r.store.sql(q), args...)
 }
 
+// patient is the context that a statement runs in.
+func (r *reader) patient(ctx context.Context, q statement) (context.Context, context.CancelFunc) {
+	if !r.store.postgres && brief(q) {
+		return context.WithoutCancel(ctx), func() {}
+	}
+	ctx, _, cancel := bounded(ctx)
+	return ctx, cancel
+}
+
 // exec answers how many rows were changed.
 func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, error) {
-	ctx, _, cancel := bounded(ctx)
+	ctx, cancel := r.patient(ctx, q)
 	defer cancel()
 	var result sql.Result
 	var err error
@@ -101,7 +110,7 @@ func (r *reader) find(ctx context.Context, q statement, args ...any) (bool, erro
 
 // each calls fn for every row of a query.
 func (r *reader) each(ctx context.Context, q statement, args []any, fn func(*sql.Rows) error) error {
-	ctx, _, cancel := bounded(ctx)
+	ctx, cancel := r.patient(ctx, q)
 	defer cancel()
 	rows, err := r.query(ctx, q, args...)
 	return drain(rows, err, fn)

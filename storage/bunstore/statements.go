@@ -9,7 +9,7 @@ func (s *Store) readStatements() []statement {
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
-		selectRecord, selectWindows, selectHolders, selectOrganizations, selectDue,
+		selectRecord, selectWindows, selectBulk.text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
 		all = append(all, setLocal)
@@ -34,5 +34,16 @@ func (s *Store) writeStatements() []statement {
 	if s.postgres {
 		return append(all, lockHead, dropHead, insertLines, appendLines, leaseRows)
 	}
-	return append(all, lockDatabase, insertEvent, insertLeaf, leaseFile)
+	return append(all, lockDatabase, insertEvent, insertEvents, insertLeaf, insertLeaves, leaseFile)
+}
+
+// brief are statements that touch few rows, each found by its key. On SQLite they
+// are not watched for the end of a context, for which the driver starts a goroutine
+// at each: they end before it could be told. Elsewhere every statement is.
+func brief(q statement) bool {
+	switch q {
+	case readHead, selectBulk.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow:
+		return true
+	}
+	return false
 }

@@ -120,9 +120,15 @@ const (
 	setLocal statement = `SELECT set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
 		set_config('idle_in_transaction_session_timeout', ?, true), set_config('synchronous_commit', 'on', true)`
 
+	// The limits are set by the locking statement itself, before it locks: the row
+	// can't be told to be wanted until they are. It saves a round trip. The wait is
+	// bounded by lock_timeout; statement_timeout holds from the next statement on.
 	// The clock is read outside of the locking query, and so after the wait.
-	lockHead statement = `WITH head AS MATERIALIZED (
-		SELECT epoch, size, edge, signed, time, seal, kept_size, kept_time FROM @logs WHERE organization = ? FOR UPDATE)
+	lockHead statement = `WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', ?, true) || set_config('statement_timeout', ?, true) ||
+		set_config('idle_in_transaction_session_timeout', ?, true) || set_config('synchronous_commit', 'on', true) AS made),
+		head AS MATERIALIZED (
+		SELECT epoch, size, edge, signed, time, seal, kept_size, kept_time FROM @logs
+			WHERE organization = ? AND (SELECT made FROM limits) <> '' FOR UPDATE)
 		SELECT head.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM head`
 	makeHead statement = `INSERT INTO @logs (organization, epoch, size, edge, signed, time, seal, kept_size, kept_time)
 		VALUES (?, 0, 0, ?, ?, 0, ?, 0, 0) ON CONFLICT DO NOTHING`
@@ -151,14 +157,15 @@ func (t *tx) lockRow(wait, ctx context.Context) error {
 	if deadline, ok := wait.Deadline(); ok {
 		patience = min(patience, time.Until(deadline)-answerTime)
 	}
-	if err := t.limit(ctx, patience, storage.UpdateTime); err != nil {
-		return err
-	}
+	limits := []any{milliseconds(patience), milliseconds(storage.UpdateTime), milliseconds(idleTime), t.organization}
 	// A row made by an Update that appended nothing goes away again, also
 	// between our two statements: hence the second round.
 	for range 3 {
-		found, err := t.loadHead(ctx, lockHead)
+		found, err := t.loadHead(ctx, lockHead, limits...)
 		if err != nil || found {
+			return err
+		}
+		if err := t.limit(ctx, patience, storage.UpdateTime); err != nil {
 			return err
 		}
 		n, err := t.exec(ctx, makeHead, t.organization, []byte{}, []byte{}, []byte{})
@@ -174,7 +181,7 @@ func (t *tx) lockFile(wait, ctx context.Context) error {
 	if err := t.takeFile(wait, ctx); err != nil {
 		return err
 	}
-	_, err := t.loadHead(ctx, readHead)
+	_, err := t.loadHead(ctx, readHead, t.organization)
 	return err
 }
 
