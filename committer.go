@@ -81,10 +81,7 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 	defer keys.release()
 	p := &pending{ctx: ctx, op: op, keys: keys}
 	if !op.long() {
-		var cancel context.CancelFunc
 		p.by = decidedBy(ctx)
-		p.ctx, cancel = context.WithDeadline(ctx, p.by)
-		defer cancel()
 	}
 	err = m.queues.of(op.organization).submit(p, m.carryOut)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
@@ -139,7 +136,9 @@ func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
 		b.committed()
 	case len(ps) > 1 && errors.As(err, &fault) && !away(err):
 		for _, p := range ps {
-			p.err = m.alone(p.ctx, p.op)
+			ctx, cancel := p.bounded()
+			p.err = m.alone(ctx, p.op)
+			cancel()
 		}
 	case len(ps) > 1:
 		for _, p := range ps {

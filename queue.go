@@ -54,6 +54,14 @@ type pending struct {
 	lead chan struct{} // closed when it is this one's turn to carry out a batch
 }
 
+// bounded is the context that p is carried out in when it goes alone.
+func (p *pending) bounded() (context.Context, context.CancelFunc) {
+	if p.by.IsZero() {
+		return p.ctx, func() {}
+	}
+	return context.WithDeadline(p.ctx, p.by)
+}
+
 // submit queues p and answers what came of it. An operation whose caller goes
 // before its turn is dropped, and so is one whose turn does not come within
 // storage.UpdateTime, as long as one may wait for a head; one that is being
@@ -77,7 +85,11 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) e
 		q.carry(ctx, carryOut)
 		return p.err
 	}
-	patience := time.NewTimer(storage.UpdateTime)
+	left := storage.UpdateTime
+	if !p.by.IsZero() {
+		left = min(left, time.Until(p.by))
+	}
+	patience := time.NewTimer(left)
 	defer patience.Stop()
 	select {
 	case <-p.done:
@@ -143,8 +155,11 @@ func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pen
 		}
 	}()
 	if len(ps) > 1 { // one caller's end is not the others'
+		ctx = context.WithoutCancel(ctx)
+	}
+	if !by.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), by)
+		ctx, cancel = context.WithDeadline(ctx, by)
 		defer cancel()
 	}
 	carryOut(ctx, ps)
@@ -165,5 +180,8 @@ func company(waiting []*pending) (n int, by time.Time) {
 		}
 		n++
 	}
-	return max(n, 1), by
+	if n == 0 {
+		return 1, waiting[0].by
+	}
+	return n, by
 }

@@ -1,9 +1,12 @@
 package audit
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"slices"
+	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -79,6 +82,43 @@ type Receipt struct {
 	Size       int64  `json:"tree_size"`
 	Proof      []Hash `json:"inclusion_proof"`
 	Checkpoint string `json:"checkpoint,omitempty"` // signed
+}
+
+// AppendJSON appends the receipt as JSON, with the members and in the order of encoding/json.
+func (r Receipt) AppendJSON(b []byte) []byte {
+	b = slices.Grow(b, 256+48*len(r.Proof)+len(r.Origin)+2*len(r.Checkpoint))
+	b = append(b, `{"origin":`...)
+	b = appendString(b, r.Origin)
+	b = append(b, `,"log_index":`...)
+	b = strconv.AppendInt(b, r.Index, 10)
+	b = append(b, `,"leaf_hash":`...)
+	b = appendHash(b, r.Leaf)
+	b = append(b, `,"tree_size":`...)
+	b = strconv.AppendInt(b, r.Size, 10)
+	b = append(b, `,"inclusion_proof":`...)
+	if r.Proof == nil {
+		b = append(b, "null"...)
+	} else {
+		b = append(b, '[')
+		for i, h := range r.Proof {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendHash(b, h)
+		}
+		b = append(b, ']')
+	}
+	if r.Checkpoint != "" {
+		b = append(b, `,"checkpoint":`...)
+		b = appendString(b, r.Checkpoint)
+	}
+	return append(b, '}')
+}
+
+func appendHash(b []byte, h Hash) []byte {
+	b = append(b, '"')
+	b = base64.StdEncoding.AppendEncode(b, h[:])
+	return append(b, '"')
 }
 
 // ParseReceipt reads a receipt from JSON. It returns ErrFormat when it is none.

@@ -35,8 +35,8 @@ func (a *api) credentials(x *exchange.Exchange) error {
 	}
 	defer v.Credential.Destroy()
 	x.LimitHeaders(ratelimit.TierCredential, v.Limit)
-	x.Header().Set("Cache-Control", "no-store, private")
-	x.Header().Set("Pragma", "no-cache")
+	h, values := x.Header(), []string{"no-store, private", "no-cache"}
+	h["Cache-Control"], h["Pragma"] = values[0:1:1], values[1:2:2]
 	return x.Secret(http.StatusOK, vended(v))
 }
 

@@ -48,6 +48,7 @@ type Store struct {
 	writer   *pool
 	reader   *pool
 	gates    gates
+	finder   finder
 	owned    []*sql.DB // the handles that Close closes
 	closed   atomic.Bool
 	close    sync.Once

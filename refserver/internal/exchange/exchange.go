@@ -97,8 +97,8 @@ func (x *Exchange) Secret(status int, o *ObjectWriter) error {
 
 func (x *Exchange) write(status int, contentType string, body []byte) {
 	h := x.w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	values := []string{contentType, strconv.Itoa(len(body))}
+	h["Content-Type"], h["Content-Length"] = values[0:1:1], values[1:2:2]
 	x.w.WriteHeader(status)
 	_, _ = x.w.Write(body) // a client that is gone needs no answer
 }
@@ -196,19 +196,27 @@ func (x *Exchange) LimitHeaders(tier ratelimit.Tier, d ratelimit.Decision) {
 	if d.Policy.Off() {
 		return
 	}
-	h := x.w.Header()
 	limit, window := strconv.Itoa(d.Limit), strconv.FormatInt(int64(d.Policy.Window/time.Second), 10)
-	h.Set("X-RateLimit-Limit", limit)
-	h.Set("X-RateLimit-Remaining", strconv.Itoa(max(0, d.Remaining)))
-	h.Set("X-RateLimit-Reset", strconv.FormatInt((d.Reset+999)/1000, 10)) // milliseconds, never too early
-	h.Set("X-RateLimit-Policy", limit+";w="+window)
+	left := strconv.Itoa(max(0, d.Remaining))
 	wait := time.Duration(d.Reset-x.config.Clock().UnixMicro()) * time.Microsecond
 	if !d.Allowed {
 		wait = d.RetryAfter
 	}
 	name := `"` + string(tier) + `"`
-	h.Set("RateLimit-Policy", name+";q="+limit+";w="+window)
-	h.Set("RateLimit", name+";r="+strconv.Itoa(max(0, d.Remaining))+";t="+strconv.FormatInt(seconds(wait), 10))
+	values := [...]string{
+		limit, left, strconv.FormatInt((d.Reset+999)/1000, 10), // milliseconds, never too early
+		limit + ";w=" + window, name + ";q=" + limit + ";w=" + window, name + ";r=" + left + ";t=" + strconv.FormatInt(seconds(wait), 10),
+	}
+	h := x.w.Header()
+	for i, header := range limitHeaders {
+		h[header] = values[i : i+1 : i+1]
+	}
+}
+
+// limitHeaders are the names of LimitHeaders as a http.Header has them, which saves
+// making that form of them at each request.
+var limitHeaders = [...]string{
+	"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset", "X-Ratelimit-Policy", "Ratelimit-Policy", "Ratelimit",
 }
 
 // marshal encodes what always can be.

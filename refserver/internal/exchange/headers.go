@@ -21,19 +21,34 @@ const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-a
 // requestHeader carries the ids of requests in both directions.
 const requestHeader = "X-Request-Id"
 
+// fixed are headers whose values never change, by their canonical names: shared by
+// all responses, because nothing appends to a header that was set whole.
+var (
+	policyHeader     = []string{policy}
+	nosniffHeader    = []string{"nosniff"}
+	denyHeader       = []string{"DENY"}
+	referrerHeader   = []string{"strict-origin-when-cross-origin"}
+	transportHeader  = []string{"max-age=63072000; includeSubDomains"}
+	permissionHeader = []string{"camera=(), microphone=(), geolocation=()"}
+	noStoreHeader    = []string{"no-store"}
+)
+
 // setHeaders sets what stands on every response, whatever becomes of it.
 func setHeaders(h http.Header, path, request string) {
-	h.Set("Content-Security-Policy", policy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "strict-origin-when-cross-origin")
-	h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
-	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
-	h.Set(requestHeader, request)
+	h["Content-Security-Policy"] = clip(policyHeader)
+	h["X-Content-Type-Options"] = clip(nosniffHeader)
+	h["X-Frame-Options"] = clip(denyHeader)
+	h["Referrer-Policy"] = clip(referrerHeader)
+	h["Strict-Transport-Security"] = clip(transportHeader)
+	h["Permissions-Policy"] = clip(permissionHeader)
+	h[requestHeader] = []string{request}
 	if path == "/api" || strings.HasPrefix(path, "/api/") {
-		h.Set("Cache-Control", "no-store")
+		h["Cache-Control"] = clip(noStoreHeader)
 	}
 }
+
+// clip is a list that whoever appends to it copies.
+func clip(list []string) []string { return list[:len(list):len(list)] }
 
 // requestContext makes what is recorded of r.
 func requestContext(r *http.Request, trusted []netip.Prefix) agentkey.RequestContext {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/agentkey-dev/agentkey-go/vault"
@@ -27,12 +28,40 @@ func Enveloped() *ObjectWriter {
 
 // Field adds a member that holds no secret.
 func (o *ObjectWriter) Field(name string, value any) {
+	switch v := value.(type) {
+	case string:
+		if utf8.ValidString(v) {
+			o.Text(name, v)
+			return
+		}
+	case int64:
+		o.name(name)
+		o.reserve(20)
+		o.b = strconv.AppendInt(o.b, v, 10)
+		return
+	case appender:
+		o.name(name)
+		o.append(v.AppendJSON(nil))
+		return
+	}
 	b, err := json.Marshal(value)
 	if err != nil && o.err == nil {
 		o.err = err
 	}
 	o.name(name)
 	o.append(b)
+}
+
+// appender is a value that writes its own JSON.
+type appender interface{ AppendJSON(b []byte) []byte }
+
+// Text adds a member that is valid UTF-8 and holds no secret.
+func (o *ObjectWriter) Text(name, value string) {
+	o.name(name)
+	o.reserve(6*len(value) + 2)
+	o.b = append(o.b, '"')
+	o.b = appendEscaped(o.b, value)
+	o.b = append(o.b, '"')
 }
 
 // Secret adds a secret as a string. One that is not UTF-8, which no JSON string
@@ -70,14 +99,18 @@ func (o *ObjectWriter) SecretJSON(name string, s *vault.Secret) {
 func (o *ObjectWriter) name(name string) {
 	switch {
 	case len(o.b) == 0 || o.b[len(o.b)-1] == ':':
-		o.raw(`{`)
+		o.raw(`{"`)
 	default:
-		o.raw(`,`)
+		o.raw(`,"`)
 	}
-	o.raw(`"` + name + `":`)
+	o.raw(name)
+	o.raw(`":`)
 }
 
-func (o *ObjectWriter) raw(s string) { o.append([]byte(s)) }
+func (o *ObjectWriter) raw(s string) {
+	o.reserve(len(s))
+	o.b = append(o.b, s...)
+}
 
 func (o *ObjectWriter) append(b []byte) {
 	o.reserve(len(b))
@@ -89,7 +122,7 @@ func (o *ObjectWriter) reserve(n int) {
 	if cap(o.b)-len(o.b) >= n {
 		return
 	}
-	bigger := make([]byte, len(o.b), max(2*cap(o.b), len(o.b)+n, 1024))
+	bigger := make([]byte, len(o.b), max(2*cap(o.b), len(o.b)+n, 2048))
 	copy(bigger, o.b)
 	clear(o.b)
 	o.b = bigger
@@ -99,7 +132,8 @@ func (o *ObjectWriter) end() ([]byte, error) {
 	if len(o.b) == 0 || o.b[len(o.b)-1] == ':' {
 		o.raw(`{`)
 	}
-	o.raw("}" + o.tail)
+	o.raw("}")
+	o.raw(o.tail)
 	return o.b, o.err
 }
 
@@ -109,10 +143,10 @@ func (o *ObjectWriter) destroy() {
 }
 
 // appendEscaped appends valid UTF-8 as the inside of a JSON string.
-func appendEscaped(dst, text []byte) []byte {
+func appendEscaped[T string | []byte](dst []byte, text T) []byte {
 	const hex = "0123456789abcdef"
-	for _, c := range text {
-		switch {
+	for i := range len(text) {
+		switch c := text[i]; {
 		case c == '"' || c == '\\':
 			dst = append(dst, '\\', c)
 		case c < ' ' || c == 0x7f:

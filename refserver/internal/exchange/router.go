@@ -158,8 +158,10 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		rt.mux.ServeHTTP(x.w, x.Request)
 	}
-	rt.config.Logger.DebugContext(ctx, "request",
-		"method", knownMethod(r.Method), "route", x.pattern, "status", x.w.status, "request", x.Context.Request)
+	if rt.config.Logger.Enabled(ctx, slog.LevelDebug) {
+		rt.config.Logger.DebugContext(ctx, "request",
+			"method", knownMethod(r.Method), "route", x.pattern, "status", x.w.status, "request", x.Context.Request)
+	}
 }
 
 // slashed reports whether the path is that of a route but for one slash at its
