@@ -20,7 +20,7 @@ SOFTHSM := $(AGENTKEY_TEST_SOFTHSM)$(wildcard /usr/lib/softhsm/libsofthsm2.so /u
 MISSING := $(if $(RACE),,the race detector (no C compiler);)$(if $(POSTGRES),, every test on Postgres (not installed);)$(if $(SOFTHSM),, the tests on SoftHSM (not installed);)$(if \
 	$(shell command -v curl),, the commands of the README (no curl);)
 
-.PHONY: test whole build vet format lint unit alone nested prove bench fuzz cover
+.PHONY: test whole build vet format lint unit alone nested prove bench gates fuzz cover
 .NOTPARALLEL:
 
 test: whole build vet format lint unit alone nested
@@ -69,6 +69,11 @@ BENCHTIME ?= 200ms
 COUNT     ?= 1
 bench:
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem -timeout 1h ./...
+
+# What a vend must cost, against its bounds: a table, measured in one run. Wants a
+# machine that does nothing else. See docs/benchmarks.md.
+gates:
+	@AGENTKEY_GATES=1 $(GO) test -run '^TestGates$$' -count=1 -timeout 30m ./refserver/cmd/agentkey
 
 # Every fuzz target, for FUZZTIME each.
 FUZZTIME ?= 10s

@@ -34,7 +34,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "agentkey-sealing": sealing, "curl": curl, "sqlite3": sqlite3})
+	testscript.Main(cleaning{m}, map[string]func(){"agentkey": main, "agentkey-skewed": skewed, "agentkey-sealing": sealing, "agentkey-bare": bare, "curl": curl, "sqlite3": sqlite3})
 }
 
 // TestScripts runs the scripts in testdata, each in a directory of its own with

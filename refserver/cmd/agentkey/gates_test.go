@@ -1,0 +1,307 @@
+package main
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
+	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// gates are figures of one run: of every round one value each.
+type gates struct {
+	names  []string
+	values map[string][]float64
+}
+
+func (g *gates) add(name string, value float64) {
+	if g.values[name] == nil {
+		g.names = append(g.names, name)
+	}
+	g.values[name] = append(g.values[name], value)
+}
+
+// middle is the median of a figure, with the least and the most.
+func (g *gates) middle(name string) (median, least, most float64) {
+	v := slices.Sorted(slices.Values(g.values[name]))
+	if len(v) == 0 {
+		return 0, 0, 0
+	}
+	return v[len(v)/2], v[0], v[len(v)-1]
+}
+
+// gate is one bound on a ratio of two figures, or on a figure.
+type gate struct {
+	name        string
+	figure, per string
+	least, most float64 // 0: no such bound
+	unit        string
+}
+
+// TestGates measures what vends must cost, in one run, round by round in turn, and
+// prints a table: each figure with its spread, each gate with its bound and
+// verdict. It fails for no gate: the machine decides about them, see
+// docs/benchmarks.md. It runs with AGENTKEY_GATES=1: make gates.
+func TestGates(t *testing.T) {
+	if os.Getenv("AGENTKEY_GATES") == "" {
+		t.Skip("make gates")
+	}
+	g := &gates{values: map[string][]float64{}}
+	g.add("fsync p50, ms", fsync(t))
+	subjects := inProcess(t)
+	subjects = append(subjects, overHTTP(t, g)...)
+	for range wholeNumber("AGENTKEY_GATES_ROUNDS", 5) {
+		for _, s := range subjects {
+			s(g)
+		}
+	}
+	g.add("fsync p50, ms", fsync(t))
+	g.print(t, []gate{
+		{name: "SQLite, 1: by hand to raw insert and commit", figure: "sqlite/1 by hand", per: "sqlite/1 raw", least: 0.6},
+		{name: "SQLite, 1: Vend to by hand", figure: "sqlite/1 Vend", per: "sqlite/1 by hand", least: 0.95},
+		{name: "SQLite, 64: Vend to by hand", figure: "sqlite/64 Vend", per: "sqlite/64 by hand", least: 5},
+		{name: "Postgres, 1: by hand to raw insert and commit", figure: "postgres/1 by hand", per: "postgres/1 raw", least: 0.6},
+		{name: "Postgres, 1: Vend to by hand", figure: "postgres/1 Vend", per: "postgres/1 by hand", least: 0.95},
+		{name: "Postgres, 64: Vend to by hand", figure: "postgres/64 Vend", per: "postgres/64 by hand", least: 12},
+		{name: "HTTP on SQLite to bare", figure: "http sqlite, /s", per: "http bare, /s", least: 0.33},
+		{name: "HTTP on Postgres to bare", figure: "http postgres, /s", per: "http bare, /s", least: 0.28},
+		{name: "CPU of the server on SQLite to bare", figure: "http sqlite, CPU µs", per: "http bare, CPU µs", most: 3.5},
+		{name: "CPU of the server on Postgres to bare", figure: "http postgres, CPU µs", per: "http bare, CPU µs", most: 3.5},
+		{name: "p99 on SQLite to bare", figure: "http sqlite, p99 ms", per: "http bare, p99 ms", most: 2},
+		{name: "p99 on Postgres to bare", figure: "http postgres, p99 ms", per: "http bare, p99 ms", most: 2},
+		{name: "two processes on one Postgres to one", figure: "http two on postgres, /s", per: "http postgres, /s", least: 1},
+		{name: "idle server, MiB", figure: "http sqlite, idle MiB", most: 40},
+		{name: "idle server on Postgres, MiB", figure: "http postgres, idle MiB", most: 40},
+		{name: "256 connections, MiB", figure: "http sqlite, 256 MiB", most: 80},
+		{name: "256 connections on Postgres, MiB", figure: "http postgres, 256 MiB", most: 80},
+		{name: "SQLite: a lone vend beside a flooded organization, to the flood's own", figure: "sqlite/lone beside a flood, ms", per: "sqlite/vend in the flood, ms", most: 3},
+		{name: "Postgres: a lone vend beside a flooded organization, to the flood's own", figure: "postgres/lone beside a flood, ms", per: "postgres/vend in the flood, ms", most: 3},
+	})
+}
+
+func wholeNumber(variable string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// span is how long each figure is measured in each round.
+func span() time.Duration {
+	return time.Duration(wholeNumber("AGENTKEY_GATES_MS", 1000)) * time.Millisecond
+}
+
+func (g *gates) print(t *testing.T, all []gate) {
+	t.Helper()
+	for _, name := range g.names {
+		median, least, most := g.middle(name)
+		fmt.Printf("%-44s %12.2f  (%.2f to %.2f, n=%d)\n", name, median, least, most, len(g.values[name]))
+	}
+	for _, x := range all {
+		value, _, _ := g.middle(x.figure)
+		if x.per != "" {
+			by, _, _ := g.middle(x.per)
+			if by == 0 {
+				continue
+			}
+			value /= by
+		}
+		if len(g.values[x.figure]) == 0 {
+			continue
+		}
+		bound, held := "at least "+fmt.Sprint(x.least), value >= x.least
+		if x.most != 0 {
+			bound, held = "at most "+fmt.Sprint(x.most), value <= x.most
+		}
+		verdict := "held"
+		if !held {
+			verdict = "MISSED"
+		}
+		fmt.Printf("%-66s %8.2f   %-14s %s\n", x.name, value, bound, verdict)
+	}
+}
+
+// fsync is what a write of a page and its fsync take, in milliseconds.
+func fsync(t *testing.T) float64 {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "fsync"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	times := make([]time.Duration, 200)
+	for i := range times {
+		began := time.Now()
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		times[i] = time.Since(began)
+	}
+	slices.Sort(times)
+	return milliseconds(percentile(times, 50))
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// rate has an operation done by so many goroutines for the span, and answers how
+// often in a second, and how long each took.
+func rate(t *testing.T, goroutines int, operation func() error) (perSecond float64, took []time.Duration) {
+	t.Helper()
+	var done atomic.Int64
+	var working sync.WaitGroup
+	all := make([][]time.Duration, goroutines)
+	began := time.Now()
+	until := began.Add(span())
+	for i := range goroutines {
+		working.Go(func() {
+			for at := time.Now(); at.Before(until); {
+				if err := operation(); err != nil {
+					t.Error(err)
+					return
+				}
+				now := time.Now()
+				all[i] = append(all[i], now.Sub(at))
+				at = now
+				done.Add(1)
+			}
+		})
+	}
+	working.Wait()
+	took = slices.Concat(all...)
+	slices.Sort(took)
+	return float64(done.Load()) / time.Since(began).Seconds(), took
+}
+
+// inProcess are vends in this process on each database: by the Manager, by hand in
+// one transaction each, and a loop that only inserts and commits.
+func inProcess(t *testing.T) (subjects []func(*gates)) {
+	databases := []struct {
+		name string
+		open func() storage.Store
+		raw  func() func() error
+	}{
+		{"sqlite", func() storage.Store { return dbtest.SQLite(t)(t) }, func() func() error {
+			path := filepath.Join(t.TempDir(), "raw.db")
+			return rawLoop(t, "sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate",
+				"create table raw (seq integer primary key, content blob, personal blob)", "insert into raw values (?, ?, ?)")
+		}},
+		{"postgres", func() storage.Store { return dbtest.Postgres(t)(t) }, func() func() error {
+			dsn, err := createDatabase(pgtest.DSN(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rawLoop(t, "pgx", dsn, "create table raw (seq bigint primary key, content bytea, personal bytea)", "insert into raw values ($1, $2, $3)")
+		}},
+	}
+	for _, d := range databases {
+		store := d.open()
+		k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = store, time.Now })
+		vend := managed(t, k)
+		hand := newByHand(t, store).vend
+		raw := d.raw()
+		one := func(name string, goroutines int, operation func() error) {
+			subjects = append(subjects, func(g *gates) {
+				n, _ := rate(t, goroutines, operation)
+				g.add(fmt.Sprintf("%s/%d %s", d.name, goroutines, name), n)
+			})
+		}
+		one("raw", 1, raw)
+		one("by hand", 1, hand)
+		one("Vend", 1, vend)
+		one("by hand", 64, hand)
+		one("Vend", 64, vend)
+		other, actor := k.NewOrganization("Globex")
+		lone := *k
+		lone.Organization, lone.Owner = other, actor
+		beside := managed(t, &lone)
+		subjects = append(subjects, func(g *gates) { besideFlood(t, g, d.name, vend, beside) })
+	}
+	return subjects
+}
+
+// managed is a vend of the kit's organization by its Manager.
+func managed(t *testing.T, k *agentkeytest.Kit) func() error {
+	agent, _ := k.Agent("bot")
+	tool := k.Tool("Linear", "lin_api_test_gates")
+	k.Allow(agent, tool)
+	caller := agentkey.TrustedAgent(k.Organization.ID, agent.ID)
+	return func() error {
+		v, err := k.Vend(t.Context(), caller, tool.ID)
+		if err == nil {
+			v.Credential.Destroy()
+		}
+		return err
+	}
+}
+
+// besideFlood measures lone vends of one organization while another is flooded, and
+// the flood's own: with as many callers as share a transaction, each of those waits
+// for the rest of one commit, and for its own.
+func besideFlood(t *testing.T, g *gates, database string, flood, lone func() error) {
+	var flooding sync.WaitGroup
+	var took []time.Duration
+	flooding.Go(func() { _, took = rate(t, 256, flood) })
+	var times []time.Duration
+	flooded := make(chan struct{})
+	go func() { flooding.Wait(); close(flooded) }()
+	for busy := true; busy; {
+		began := time.Now()
+		if err := lone(); err != nil {
+			t.Error(err)
+			return
+		}
+		times = append(times, time.Since(began))
+		select {
+		case <-flooded:
+			busy = false
+		default:
+		}
+	}
+	slices.Sort(times)
+	g.add(database+"/lone beside a flood, ms", milliseconds(percentile(times, 50)))
+	g.add(database+"/vend in the flood, ms", milliseconds(percentile(took, 50)))
+}
+
+// rawLoop inserts a row of a vend's size and commits.
+func rawLoop(t *testing.T, driver, dsn, create, insert string) func() error {
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec(create); err != nil {
+		t.Fatal(err)
+	}
+	stmt, err := db.Prepare(insert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seq int64
+	content, personal := make([]byte, 700), make([]byte, 120)
+	return func() error {
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		seq++
+		if _, err := tx.Stmt(stmt).Exec(seq, content, personal); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+}
