@@ -73,7 +73,7 @@ bench:
 # What a vend must cost, against its bounds: a table, measured in one run. Wants a
 # machine that does nothing else. See docs/benchmarks.md.
 gates:
-	@AGENTKEY_GATES=1 $(GO) test -run '^TestGates$$' -count=1 -timeout 30m ./refserver/cmd/agentkey
+	@AGENTKEY_GATES=1 $(GO) test -v -run '^TestGates$$' -count=1 -timeout 30m ./refserver/cmd/agentkey
 
 # Every fuzz target, for FUZZTIME each.
 FUZZTIME ?= 10s
