@@ -119,6 +119,7 @@ func plain(err error) error {
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
 		path      *os.PathError
+		malformed *net.AddrError
 	)
 	switch {
 	case err == nil:
@@ -135,6 +136,8 @@ func plain(err error) error {
 		return errors.New("the certificate is for another name")
 	case errors.As(err, &authority), errors.As(err, &cert):
 		return errors.New("the certificate is not trusted")
+	case errors.As(err, &malformed):
+		return errors.New("the address is malformed")
 	case errors.As(err, &path):
 		return path.Err
 	case errors.As(err, &network):
