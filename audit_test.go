@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,28 +18,32 @@ import (
 // What can't be written into the organization's own log is in the reserved one.
 func TestEditedDataKeys(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	free := map[string]bool{"reserved": true, "updated_at": true}
-	values := map[string]string{
-		"organization": "'" + s.other + "'", "state": "'decrypt_only'", "purpose": "'seal'", "provider": "'local:none'",
-	}
-	c := s.copy(t).keep()
-	c.exec("DROP INDEX agentkey_data_keys_active_key")
-	columns := c.columns("data_keys")
-	for _, purpose := range []string{"row", "seal"} {
-		for _, col := range columns {
-			for _, cold := range []bool{false, true} {
-				a := target{value: values}
-				if purpose == "seal" && col.name == "purpose" {
-					a.value = map[string]string{"purpose": "'row'"}
+	eachSite(t, func(t *testing.T, s *site) {
+		free := map[string]bool{"reserved": true, "updated_at": true}
+		values := map[string]string{
+			"organization": "'" + s.other + "'", "state": "'decrypt_only'", "purpose": "'seal'", "provider": "'local:none'",
+		}
+		c := s.copy(t).keep()
+		c.exec("DROP INDEX agentkey_data_keys_active_key")
+		columns := c.columns("data_keys")
+		for _, purpose := range []string{"row", "seal"} {
+			for _, col := range columns {
+				for _, cold := range []bool{false, true} {
+					if c.spared() {
+						continue
+					}
+					a := target{value: values}
+					if purpose == "seal" && col.name == "purpose" {
+						a.value = map[string]string{"purpose": "'row'"}
+					}
+					t.Run(fmt.Sprintf("%s/%s/cold=%v", purpose, col.name, cold), func(t *testing.T) {
+						c.reset(t)
+						c.editDataKey(a, col, purpose, cold, free[col.name])
+					})
 				}
-				t.Run(fmt.Sprintf("%s/%s/cold=%v", purpose, col.name, cold), func(t *testing.T) {
-					c.reset(t)
-					c.editDataKey(a, col, purpose, cold, free[col.name])
-				})
 			}
 		}
-	}
+	})
 }
 
 func (c *burglary) editDataKey(a target, col column, purpose string, cold, free bool) {
@@ -105,65 +110,70 @@ func TestEditedDataKeyIsRecordedWhenSealing(t *testing.T) {
 // of the reserved log.
 func TestEditedInstallation(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	values := map[string]string{"payload": "replace(payload, '-7', '-6')", "entries": `'[["id","x"]]'`}
-	c := s.copy(t).keep()
-	for _, col := range c.columns("records") {
-		t.Run(col.name, func(t *testing.T) {
-			is := is.New(t)
-			c.reset(t)
-			c.warm()
-			c.change(fmt.Sprintf("UPDATE agentkey_records SET %s = CAST(%s AS %s) WHERE kind = 'installation'",
-				col.name, target{value: values}.edit(col), col.kind))
-			report, _ := c.m.Reconcile(t.Context(), agentkey.Operator("test"))
-			err := c.start()
-			if col.name == "updated_at" {
-				is.NoErr(err)
-				is.True(report.OK())
-				return
-			}
-			is.True(errors.Is(err, agentkey.ErrIntegrity)) // New answers nothing else
-			is.True(!report.OK())
-			is.Equal(report.Findings[0].Kind, audit.KindInstallation)
-		})
-	}
+	eachSite(t, func(t *testing.T, s *site) {
+		values := map[string]string{"payload": "replace(payload, '-7', '-6')", "entries": `'[["id","x"]]'`}
+		c := s.copy(t).keep()
+		for _, col := range c.columns("records") {
+			t.Run(col.name, func(t *testing.T) {
+				is := is.New(t)
+				c.reset(t)
+				c.warm()
+				c.change(fmt.Sprintf("UPDATE agentkey_records SET %s = CAST(%s AS %s) WHERE kind = 'installation'",
+					col.name, target{value: values}.edit(col), col.kind))
+				report, _ := c.m.Reconcile(t.Context(), agentkey.Operator("test"))
+				err := c.start()
+				if col.name == "updated_at" {
+					is.NoErr(err)
+					is.True(report.OK())
+					return
+				}
+				is.True(errors.Is(err, agentkey.ErrIntegrity)) // New answers nothing else
+				is.True(!report.OK())
+				is.Equal(report.Findings[0].Kind, audit.KindInstallation)
+			})
+		}
+	})
 }
 
 // The head of a log, edited, put back or taken away: nothing is written on it,
 // the reserved log says so, and Verify finds it.
 func TestEditedHead(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	attacks := map[string]string{
-		"edge":         "UPDATE agentkey_logs SET edge = CAST(CASE substr(edge, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(edge, 2) AS BLOB) WHERE organization = ?",
-		"edge emptied": "UPDATE agentkey_logs SET edge = x'' WHERE organization = ?",
-		"signed":       "UPDATE agentkey_logs SET signed = CAST(substr(signed, 1, length(signed) - 9) || CASE substr(signed, -9, 1) WHEN x'41' THEN 'B' ELSE 'A' END || substr(signed, -8) AS BLOB) WHERE organization = ?",
-		"of another":   "UPDATE agentkey_logs SET (size, edge, signed, time, seal) = (SELECT size, edge, signed, time, seal FROM agentkey_logs WHERE organization = '" + s.other + "') WHERE organization = ?",
-		"time later":   "UPDATE agentkey_logs SET time = time + 1 WHERE organization = ?",
-		"time earlier": "UPDATE agentkey_logs SET time = time - 1 WHERE organization = ?",
-		"epoch":        "UPDATE agentkey_logs SET epoch = epoch + 1 WHERE organization = ?",
-		"size less":    "UPDATE agentkey_logs SET size = size - 1 WHERE organization = ?",
-		"size more":    "UPDATE agentkey_logs SET size = size + 1 WHERE organization = ?",
-		"seal":         "UPDATE agentkey_logs SET seal = CAST(" + lastByte("seal") + " AS BLOB) WHERE organization = ?",
-		"begun anew":   "UPDATE agentkey_logs SET size = 0, edge = x'', signed = x'', time = 0, kept_size = 0 WHERE organization = ?",
-		"taken away":   "DELETE FROM agentkey_logs WHERE organization = ?",
-	}
-	c := s.copy(t).keep()
-	for name, attack := range attacks {
-		for _, cold := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/cold=%v", name, cold), func(t *testing.T) {
-				c.reset(t)
-				if !cold {
-					c.warm()
-				}
-				c.change(attack, c.org)
-				if cold {
-					noErr(t, c.start())
-				}
-				c.headless()
-			})
+	eachSite(t, func(t *testing.T, s *site) {
+		attacks := map[string]string{
+			"edge":         "UPDATE agentkey_logs SET edge = CAST(CASE substr(edge, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(edge, 2) AS BLOB) WHERE organization = ?",
+			"edge emptied": "UPDATE agentkey_logs SET edge = x'' WHERE organization = ?",
+			"signed":       "UPDATE agentkey_logs SET signed = CAST(substr(signed, 1, length(signed) - 9) || CASE substr(signed, length(signed) - 8, 1) WHEN x'41' THEN x'42' ELSE x'41' END || substr(signed, length(signed) - 7) AS BLOB) WHERE organization = ?",
+			"of another":   "UPDATE agentkey_logs SET (size, edge, signed, time, seal) = (SELECT size, edge, signed, time, seal FROM agentkey_logs WHERE organization = '" + s.other + "') WHERE organization = ?",
+			"time later":   "UPDATE agentkey_logs SET time = time + 1 WHERE organization = ?",
+			"time earlier": "UPDATE agentkey_logs SET time = time - 1 WHERE organization = ?",
+			"epoch":        "UPDATE agentkey_logs SET epoch = epoch + 1 WHERE organization = ?",
+			"size less":    "UPDATE agentkey_logs SET size = size - 1 WHERE organization = ?",
+			"size more":    "UPDATE agentkey_logs SET size = size + 1 WHERE organization = ?",
+			"seal":         "UPDATE agentkey_logs SET seal = CAST(" + lastByte("seal") + " AS BLOB) WHERE organization = ?",
+			"begun anew":   "UPDATE agentkey_logs SET size = 0, edge = x'', signed = x'', time = 0, kept_size = 0 WHERE organization = ?",
+			"taken away":   "DELETE FROM agentkey_logs WHERE organization = ?",
 		}
-	}
+		c := s.copy(t).keep()
+		for name, attack := range attacks {
+			for _, cold := range []bool{false, true} {
+				if c.spared() {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/cold=%v", name, cold), func(t *testing.T) {
+					c.reset(t)
+					if !cold {
+						c.warm()
+					}
+					c.change(attack, c.org)
+					if cold {
+						noErr(t, c.start())
+					}
+					c.headless()
+				})
+			}
+		}
+	})
 }
 
 // headless wants no call to write on the log of the organization any more.
@@ -188,101 +198,106 @@ func (c *burglary) headless() {
 // that wrote the newer one.
 func TestOlderLogPutBack(t *testing.T) {
 	t.Parallel()
-	c := newSite(t).copy(t)
-	tables := c.texts(`SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_table_info(m.name) AS p
-		WHERE m.type = 'table' AND m.name LIKE 'agentkey_%' AND p.name = 'organization'`)
-	c.warm()
-	for _, table := range tables {
-		c.exec(fmt.Sprintf("CREATE TABLE old_%s AS SELECT * FROM %s WHERE organization = ?", table, table), c.org)
-	}
-	_, err := c.m.Revoke(t.Context(), c.owner, c.bot, c.shared)
-	noErr(t, err)
-	for _, table := range tables {
-		c.exec(fmt.Sprintf("DELETE FROM %s WHERE organization = ?", table), c.org)
-		c.exec(fmt.Sprintf("INSERT INTO %s SELECT * FROM old_%s", table, table))
-	}
-	err = c.vend(c.bot, c.shared)
-	if !errors.Is(err, agentkey.ErrIntegrity) {
-		t.Errorf("vend: got %v, want an integrity failure", err)
-	}
-	if len(c.logged(systemLog, audit.ActionIntegrityFailed)) != 1 {
-		t.Error("no integrity.failed in the reserved log")
-	}
+	eachSite(t, func(t *testing.T, s *site) {
+		c := s.copy(t)
+		tables := slices.DeleteFunc(c.tables(), func(table string) bool { return table == "agentkey_organizations" })
+		c.warm()
+		for _, table := range tables {
+			c.exec(fmt.Sprintf("CREATE TABLE old_%s AS SELECT * FROM %s WHERE organization = ?", table, table), c.org)
+		}
+		_, err := c.m.Revoke(t.Context(), c.owner, c.bot, c.shared)
+		noErr(t, err)
+		for _, table := range tables {
+			c.exec(fmt.Sprintf("DELETE FROM %s WHERE organization = ?", table), c.org)
+			c.exec(fmt.Sprintf("INSERT INTO %s SELECT * FROM old_%s", table, table))
+		}
+		err = c.vend(c.bot, c.shared)
+		if !errors.Is(err, agentkey.ErrIntegrity) {
+			t.Errorf("vend: got %v, want an integrity failure", err)
+		}
+		if len(c.logged(systemLog, audit.ActionIntegrityFailed)) != 1 {
+			t.Error("no integrity.failed in the reserved log")
+		}
+	})
 }
 
 // What stands in the log, edited in any of its parts, is found by Verify at its
 // number.
 func TestEditedLog(t *testing.T) {
 	t.Parallel()
-	c := newSite(t).copy(t).keep()
-	for _, test := range []struct{ name, attack string }{
-		{"content", "UPDATE agentkey_events SET content = CAST(replace(content, '\"outcome\":\"ok\"', '\"outcome\":\"refused\"') AS BLOB) WHERE organization = ? AND seq = 5"},
-		{"content erased", "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq = 5"},
-		{"content of another", "UPDATE agentkey_events SET content = (SELECT content FROM agentkey_events WHERE organization = ?1 AND seq = 4) WHERE organization = ?1 AND seq = 5"},
-		{"personal", "UPDATE agentkey_events SET personal = CAST(replace(personal, 'ann', 'bob') AS BLOB) WHERE organization = ? AND seq = 5"},
-		{"leaf", "UPDATE agentkey_leaves SET hash = CAST(CASE substr(hash, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(hash, 2) AS BLOB) WHERE organization = ? AND seq = 5"},
-		{"deleted", "DELETE FROM agentkey_events WHERE organization = ? AND seq = 5"},
-		{"leaf deleted", "DELETE FROM agentkey_leaves WHERE organization = ? AND seq = 5"},
-		{"kept checkpoint", "UPDATE agentkey_checkpoints SET signed = (SELECT signed FROM agentkey_checkpoints WHERE organization <> ?1 LIMIT 1) WHERE organization = ?1"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			is := is.New(t)
-			c.reset(t)
-			c.change(test.attack, c.org)
-			noErr(t, c.start())
-			report, err := c.m.Verify(t.Context(), c.owner)
-			is.NoErr(err)
-			is.True(!report.OK())
-			if test.name != "kept checkpoint" {
-				is.True(report.Findings[0].From <= 5 && report.Findings[0].To >= 5)
-			}
-			var export bytes.Buffer
-			if err := c.m.Export(t.Context(), c.owner, &export); err == nil { // what was exported doesn't hide it
-				reader, err := audit.NewExportReader(&export)
-				is.NoErr(err)
-				is.Equal(reader.Header().PublicKeys, []string{c.m.PublicKey()})
-				verifiers, err := audit.NewVerifiers(c.m.PublicKey())
-				is.NoErr(err)
-				report, err := audit.Verify(t.Context(), audit.Log{
-					Installation: c.m.Installation(), Organization: c.org, Entries: reader, Verifiers: verifiers,
-				})
+	eachSite(t, func(t *testing.T, s *site) {
+		c := s.copy(t).keep()
+		for _, test := range []struct{ name, attack string }{
+			{"content", "UPDATE agentkey_events SET content = CAST(replace(content, '\"outcome\":\"ok\"', '\"outcome\":\"refused\"') AS BLOB) WHERE organization = ? AND seq = 5"},
+			{"content erased", "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq = 5"},
+			{"content of another", "UPDATE agentkey_events SET content = (SELECT content FROM agentkey_events WHERE organization = ?1 AND seq = 4) WHERE organization = ?1 AND seq = 5"},
+			{"personal", "UPDATE agentkey_events SET personal = CAST(replace(personal, 'ann', 'bob') AS BLOB) WHERE organization = ? AND seq = 5"},
+			{"leaf", "UPDATE agentkey_leaves SET hash = CAST(CASE substr(hash, 1, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(hash, 2) AS BLOB) WHERE organization = ? AND seq = 5"},
+			{"deleted", "DELETE FROM agentkey_events WHERE organization = ? AND seq = 5"},
+			{"leaf deleted", "DELETE FROM agentkey_leaves WHERE organization = ? AND seq = 5"},
+			{"kept checkpoint", "UPDATE agentkey_checkpoints SET signed = (SELECT signed FROM agentkey_checkpoints WHERE organization <> ?1 LIMIT 1) WHERE organization = ?1"},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				is := is.New(t)
+				c.reset(t)
+				c.change(test.attack, c.org)
+				noErr(t, c.start())
+				report, err := c.m.Verify(t.Context(), c.owner)
 				is.NoErr(err)
 				is.True(!report.OK())
-			}
-		})
-	}
+				if test.name != "kept checkpoint" {
+					is.True(report.Findings[0].From <= 5 && report.Findings[0].To >= 5)
+				}
+				var export bytes.Buffer
+				if err := c.m.Export(t.Context(), c.owner, &export); err == nil { // what was exported doesn't hide it
+					reader, err := audit.NewExportReader(&export)
+					is.NoErr(err)
+					is.Equal(reader.Header().PublicKeys, []string{c.m.PublicKey()})
+					verifiers, err := audit.NewVerifiers(c.m.PublicKey())
+					is.NoErr(err)
+					report, err := audit.Verify(t.Context(), audit.Log{
+						Installation: c.m.Installation(), Organization: c.org, Entries: reader, Verifiers: verifiers,
+					})
+					is.NoErr(err)
+					is.True(!report.OK())
+				}
+			})
+		}
+	})
 }
 
 // A log that was edited to agree with an edited row is not believed by Reconcile
 // either.
 func TestReconcileBelievesNoEditedLog(t *testing.T) {
 	t.Parallel()
-	c := newSite(t).copy(t).keep()
-	for name, attack := range map[string]string{
-		"erased":  "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
-		"deleted": "DELETE FROM agentkey_events WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
-		"edited":  "UPDATE agentkey_events SET content = CAST(replace(content, '\"action\":\"grant.revoked\"', '\"action\":\"grant.expired\"') AS BLOB) WHERE organization = ? AND instr(content, 'grant.revoked') > 0",
-	} {
-		t.Run(name, func(t *testing.T) {
-			is := is.New(t)
-			c.reset(t)
-			c.warm()
-			c.exec("DROP TABLE IF EXISTS old")
-			c.exec("CREATE TABLE old AS SELECT * FROM agentkey_grants WHERE id = ?", c.grant)
-			_, err := c.m.Revoke(t.Context(), c.owner, c.bot, c.shared)
-			noErr(t, err)
-			c.change("REPLACE INTO agentkey_grants SELECT * FROM old")
-			c.change(attack, c.org)
-			report, err := c.m.Reconcile(t.Context(), c.owner)
-			is.NoErr(err)
-			is.True(!report.OK())
-			found := false
-			for _, f := range report.Findings {
-				found = found || f.Kind == audit.KindLog
-			}
-			is.True(found) // the log itself is named
-		})
-	}
+	eachSite(t, func(t *testing.T, s *site) {
+		c := s.copy(t).keep()
+		for name, attack := range map[string]string{
+			"erased":  "UPDATE agentkey_events SET content = NULL WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
+			"deleted": "DELETE FROM agentkey_events WHERE organization = ? AND seq >= (SELECT max(seq) FROM agentkey_events WHERE organization = ?1)",
+			"edited":  "UPDATE agentkey_events SET content = CAST(replace(content, '\"action\":\"grant.revoked\"', '\"action\":\"grant.expired\"') AS BLOB) WHERE organization = ? AND instr(content, 'grant.revoked') > 0",
+		} {
+			t.Run(name, func(t *testing.T) {
+				is := is.New(t)
+				c.reset(t)
+				c.warm()
+				c.exec("DROP TABLE IF EXISTS old")
+				c.exec("CREATE TABLE old AS SELECT * FROM agentkey_grants WHERE id = ?", c.grant)
+				_, err := c.m.Revoke(t.Context(), c.owner, c.bot, c.shared)
+				noErr(t, err)
+				c.putBack("agentkey_grants", "old")
+				c.change(attack, c.org)
+				report, err := c.m.Reconcile(t.Context(), c.owner)
+				is.NoErr(err)
+				is.True(!report.OK())
+				found := false
+				for _, f := range report.Findings {
+					found = found || f.Kind == audit.KindLog
+				}
+				is.True(found) // the log itself is named
+			})
+		}
+	})
 }
 
 // The clock of the machine may go back; the time in the log does not.

@@ -15,14 +15,16 @@ import (
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
-// site is a whole installation in a SQLite file, with everything that a database
-// writer could want to change. It is made once; every attack gets a copy.
+// site is a whole installation in a SQLite file or on Postgres, with everything that
+// a database writer could want to change. It is made once; every attack gets a copy.
 type site struct {
-	file  []byte // the database
+	file  []byte // the database on SQLite
+	dump  *dump  // and on Postgres
 	keys  vault.KeyProvider
 	clock *agentkeytest.Clock
 
@@ -67,9 +69,7 @@ func newSite(t testing.TB) *site {
 
 func buildSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{keys: agentkeytest.Keys(t), clock: agentkeytest.NewClock(agentkeytest.Epoch)}
-	s.attackerKey = "sk_agent_" + strings.Repeat("A", 32)
-	s.attackerToken = "sk_admin_" + strings.Repeat("A", 32)
+	s := blankSite(t)
 	path := filepath.Join(t.TempDir(), "agentkey.db")
 	store, err := bunstore.OpenSQLite(path)
 	noErr(t, err)
@@ -93,7 +93,7 @@ func readFile(t testing.TB, path string) []byte {
 	return content
 }
 
-func (s *site) config(store *bunstore.Store) agentkey.Config {
+func (s *site) config(store storage.Store) agentkey.Config {
 	return agentkey.Config{Storage: store, Keys: s.keys, Clock: s.clock.Now, Node: "test", Policies: agentkeytest.Unlimited()}
 }
 
@@ -179,16 +179,22 @@ type burglary struct {
 	t     testing.TB
 	path  string
 	raw   *sql.DB
-	store *bunstore.Store
+	store storage.Store
 	m     *agentkey.Manager
+	turn  int // how many attacks there were
 }
 
 func (s *site) copy(t testing.TB) *burglary {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "agentkey.db")
-	noErr(t, os.WriteFile(path, s.file, 0o600))
-	c := &burglary{site: *s, t: t, path: path, raw: openRaw(t, path)}
+	c := &burglary{site: *s, t: t}
 	c.clock = agentkeytest.NewClock(agentkeytest.Epoch)
+	if s.dump != nil {
+		s.dump.copyTo(t, c)
+		return c
+	}
+	c.path = filepath.Join(t.TempDir(), "agentkey.db")
+	noErr(t, os.WriteFile(c.path, s.file, 0o600))
+	c.raw = openRaw(t, c.path)
 	c.exec("PRAGMA foreign_keys = OFF")
 	c.exec("PRAGMA ignore_check_constraints = ON")
 	for _, trigger := range c.texts("SELECT name FROM sqlite_master WHERE type = 'trigger'") {
@@ -208,8 +214,13 @@ func (c *burglary) keep() *burglary {
 	return c
 }
 
+// tables are those with rows of organizations.
 func (c *burglary) tables() []string {
 	c.t.Helper()
+	if c.dump != nil {
+		return c.texts(`SELECT DISTINCT table_name::text FROM information_schema.columns WHERE table_schema = current_schema()
+			AND table_name LIKE 'agentkey^_%' ESCAPE '^' AND (column_name = 'organization' OR table_name = 'agentkey_organizations')`)
+	}
 	return c.texts("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'agentkey^_%' ESCAPE '^' AND sql LIKE '%organizations (%' OR type = 'table' AND name IN (SELECT m.name FROM sqlite_master AS m, pragma_table_info(m.name) AS p WHERE m.name LIKE 'agentkey^_%' ESCAPE '^' AND p.name = 'organization')")
 }
 
@@ -256,7 +267,7 @@ func execRaw(t testing.TB, db *sql.DB, query string, args ...any) int64 {
 
 func (c *burglary) exec(query string, args ...any) int64 {
 	c.t.Helper()
-	return execRaw(c.t, c.raw, query, args...)
+	return execRaw(c.t, c.raw, c.dialect(query), args...)
 }
 
 // change is exec of what must have changed at least one row.
@@ -269,7 +280,7 @@ func (c *burglary) change(query string, args ...any) {
 
 func (c *burglary) texts(query string, args ...any) (found []string) {
 	c.t.Helper()
-	rows, err := c.raw.QueryContext(c.t.Context(), query, args...)
+	rows, err := c.raw.QueryContext(c.t.Context(), c.dialect(query), args...)
 	noErr(c.t, err)
 	defer rows.Close()
 	for rows.Next() {

@@ -39,104 +39,109 @@ func quoted(s string) string { return "'" + s + "'" }
 // whatever would rely on it is refused, and Reconcile finds it.
 func TestForgedRows(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	c := s.copy(t).keep()
-	vend := func(agent string) func(c *burglary) error {
-		return func(c *burglary) error { return c.vend(agent, s.shared) }
-	}
-	for _, test := range []struct {
-		table, where, kind string
-		other              map[string]string
-		call               func(c *burglary) error
-	}{
-		{"agents", "id = " + quoted(s.bot), audit.KindAgent, map[string]string{"id": "'forged'"}, vend("forged")},
-		{
-			"keys", "agent_id = " + quoted(s.bot), audit.KindKey,
-			map[string]string{"id": "'forged'", "digest": "x'" + digest(s.attackerKey) + "'"},
-			func(c *burglary) error { return c.vendTo(agentkey.Key(c.attackerKey), c.shared) },
-		},
-		{
-			"tools", "id = " + quoted(s.shared), audit.KindTool, map[string]string{"id": "'forged'", "config_key": "'forged'"},
-			func(c *burglary) error { return c.vend(c.bot, "forged") },
-		},
-		{
-			"credentials", "tool_id = " + quoted(s.shared), audit.KindCredential, map[string]string{"id": "'forged'", "tool_id": "'x'"},
-			func(c *burglary) error {
-				c.change("DELETE FROM agentkey_credentials WHERE tool_id = ?", c.shared)
-				c.change("UPDATE agentkey_credentials SET tool_id = ? WHERE id = 'forged'", c.shared)
-				return c.vend(c.bot, c.shared)
+	eachSite(t, func(t *testing.T, s *site) {
+		c := s.copy(t).keep()
+		vend := func(agent string) func(c *burglary) error {
+			return func(c *burglary) error { return c.vend(agent, s.shared) }
+		}
+		for _, test := range []struct {
+			table, where, kind string
+			other              map[string]string
+			call               func(c *burglary) error
+		}{
+			{"agents", "id = " + quoted(s.bot), audit.KindAgent, map[string]string{"id": "'forged'"}, vend("forged")},
+			{
+				"keys", "agent_id = " + quoted(s.bot), audit.KindKey,
+				map[string]string{"id": "'forged'", "digest": "x'" + digest(s.attackerKey) + "'"},
+				func(c *burglary) error { return c.vendTo(agentkey.Key(c.attackerKey), c.shared) },
 			},
-		},
-		{
-			"grants", "id = " + quoted(s.grant), audit.KindGrant, map[string]string{"id": "'forged'", "agent_id": quoted(s.bystander)},
-			vend(s.bystander),
-		},
-		{
-			"approvals", "grant_id = " + quoted(s.pending), audit.KindApproval, map[string]string{"actor": "'bob'"},
-			func(c *burglary) error {
-				_, err := c.m.Approve(c.t.Context(), person(c.org, "carol", agentkey.RoleApprover), c.pending, agentkey.DecisionInput{})
-				return err
+			{
+				"tools", "id = " + quoted(s.shared), audit.KindTool, map[string]string{"id": "'forged'", "config_key": "'forged'"},
+				func(c *burglary) error { return c.vend(c.bot, "forged") },
 			},
-		},
-		{
-			"records", "kind = 'administrator' AND organization = " + quoted(s.org), audit.KindAdministrator, map[string]string{"id": "'forged'"},
-			func(c *burglary) error {
-				return c.m.RemoveAdministrator(c.t.Context(), c.owner, c.administrator)
+			{
+				"credentials", "tool_id = " + quoted(s.shared), audit.KindCredential, map[string]string{"id": "'forged'", "tool_id": "'x'"},
+				func(c *burglary) error {
+					c.change("DELETE FROM agentkey_credentials WHERE tool_id = ?", c.shared)
+					c.change("UPDATE agentkey_credentials SET tool_id = ? WHERE id = 'forged'", c.shared)
+					return c.vend(c.bot, c.shared)
+				},
 			},
-		},
-		{
-			"records", "kind = 'token' AND organization = " + quoted(s.org), audit.KindToken, map[string]string{"id": quoted(digest(s.attackerToken))},
-			func(c *burglary) error { return c.authenticate(c.attackerToken) },
-		},
-		{
-			"data_keys", "purpose = 'seal' AND organization = " + quoted(s.org), audit.KindDataKey,
-			map[string]string{"id": "'00000000000000000000000000000000'", "state": "'decrypt_only'"}, vend(s.bot),
-		},
-	} {
-		t.Run(test.table+"/"+test.kind, func(t *testing.T) {
-			c.reset(t)
-			c.warm()
-			c.forge(test.table, test.where, test.other)
-			c.refused(test.kind, map[string]func() error{"call": func() error { return test.call(c) }})
-			if test.kind != audit.KindDataKey { // with forged data keys nothing is read at all
-				c.disagrees(test.kind)
-			}
-		})
-	}
+			{
+				"grants", "id = " + quoted(s.grant), audit.KindGrant, map[string]string{"id": "'forged'", "agent_id": quoted(s.bystander)},
+				vend(s.bystander),
+			},
+			{
+				"approvals", "grant_id = " + quoted(s.pending), audit.KindApproval, map[string]string{"actor": "'bob'"},
+				func(c *burglary) error {
+					_, err := c.m.Approve(c.t.Context(), person(c.org, "carol", agentkey.RoleApprover), c.pending, agentkey.DecisionInput{})
+					return err
+				},
+			},
+			{
+				"records", "kind = 'administrator' AND organization = " + quoted(s.org), audit.KindAdministrator, map[string]string{"id": "'forged'"},
+				func(c *burglary) error {
+					return c.m.RemoveAdministrator(c.t.Context(), c.owner, c.administrator)
+				},
+			},
+			{
+				"records", "kind = 'token' AND organization = " + quoted(s.org), audit.KindToken, map[string]string{"id": quoted(digest(s.attackerToken))},
+				func(c *burglary) error { return c.authenticate(c.attackerToken) },
+			},
+			{
+				"data_keys", "purpose = 'seal' AND organization = " + quoted(s.org), audit.KindDataKey,
+				map[string]string{"id": "'00000000000000000000000000000000'", "state": "'decrypt_only'"}, vend(s.bot),
+			},
+		} {
+			t.Run(test.table+"/"+test.kind, func(t *testing.T) {
+				c.reset(t)
+				c.warm()
+				c.forge(test.table, test.where, test.other)
+				c.refused(test.kind, map[string]func() error{"call": func() error { return test.call(c) }})
+				if test.kind != audit.KindDataKey { // with forged data keys nothing is read at all
+					c.disagrees(test.kind)
+				}
+			})
+		}
+	})
 }
 
 // A sealed value in the place of another, with its revisions and its row's seal:
 // within an organization, between two, and with the whole row.
 func TestMovedCredentials(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	places := []string{
-		"tool_id = '" + s.shared + "'", "tool_id = '" + s.double + "'", "grant_id = '" + s.personalGrant + "'", "tool_id = '" + s.otherTool + "'",
-	}
-	c := s.copy(t).keep()
-	columns := "revision, auth_type, status, expires_at, rotated_at, sealed, sealed_revision, created_at, updated_at, seal"
-	for i, from := range places {
-		for j, to := range places {
-			if i == j {
-				continue
-			}
-			for _, moved := range []string{"sealed, sealed_revision", columns, "id, " + columns} {
-				t.Run(fmt.Sprintf("%d_to_%d/%.6s", i, j, moved), func(t *testing.T) {
-					is := is.New(t)
-					c.reset(t)
-					c.warm()
-					c.exec("DROP TABLE IF EXISTS moved")
-					c.exec("CREATE TABLE moved AS SELECT * FROM agentkey_credentials WHERE " + from)
-					if strings.HasPrefix(moved, "id") {
-						c.exec("DELETE FROM agentkey_credentials WHERE " + from)
+	eachSite(t, func(t *testing.T, s *site) {
+		places := []string{
+			"tool_id = '" + s.shared + "'", "tool_id = '" + s.double + "'", "grant_id = '" + s.personalGrant + "'", "tool_id = '" + s.otherTool + "'",
+		}
+		c := s.copy(t).keep()
+		columns := "revision, auth_type, status, expires_at, rotated_at, sealed, sealed_revision, created_at, updated_at, seal"
+		for i, from := range places {
+			for j, to := range places {
+				if i == j {
+					continue
+				}
+				for _, moved := range []string{"sealed, sealed_revision", columns, "id, " + columns} {
+					if c.spared() {
+						continue
 					}
-					c.change(fmt.Sprintf("UPDATE agentkey_credentials SET (%s) = (SELECT %s FROM moved) WHERE %s", moved, moved, to))
-					is.True(errors.Is(c.vendAt(j), agentkey.ErrIntegrity))
-					is.Equal(len(append(c.failures(), c.logged(c.other, audit.ActionIntegrityFailed)...)), 1)
-				})
+					t.Run(fmt.Sprintf("%d_to_%d/%.6s", i, j, moved), func(t *testing.T) {
+						is := is.New(t)
+						c.reset(t)
+						c.warm()
+						c.exec("DROP TABLE IF EXISTS moved")
+						c.exec("CREATE TABLE moved AS SELECT * FROM agentkey_credentials WHERE " + from)
+						if strings.HasPrefix(moved, "id") {
+							c.exec("DELETE FROM agentkey_credentials WHERE " + from)
+						}
+						c.change(fmt.Sprintf("UPDATE agentkey_credentials SET (%s) = (SELECT %s FROM moved) WHERE %s", moved, moved, to))
+						is.True(errors.Is(c.vendAt(j), agentkey.ErrIntegrity))
+						is.Equal(len(append(c.failures(), c.logged(c.other, audit.ActionIntegrityFailed)...)), 1)
+					})
+				}
 			}
 		}
-	}
+	})
 }
 
 // vendAt vends what stands at a place of TestMovedCredentials.
@@ -163,49 +168,49 @@ const oldRows = 25
 // by Reconcile, and nothing else is.
 func TestOldRowsPutBack(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
-	s := &site{keys: agentkeytest.Keys(t), clock: agentkeytest.NewClock(agentkeytest.Epoch)}
-	s.file = emptyFile(t)
-	c := s.copy(t)
-	noErr(t, c.start())
-	change := c.fillForReplay(oldRows)
-	report, err := c.m.Reconcile(t.Context(), c.owner)
-	is.NoErr(err)
-	is.True(report.OK())
+	eachSite(t, func(t *testing.T, s *site) {
+		is := is.New(t)
+		c := s.empty(t).copy(t)
+		noErr(t, c.start())
+		change := c.fillForReplay(oldRows)
+		report, err := c.m.Reconcile(t.Context(), c.owner)
+		is.NoErr(err)
+		is.True(report.OK())
 
-	tables := map[string]string{
-		"agents": audit.KindAgent, "keys": audit.KindKey, "tools": audit.KindTool, "credentials": audit.KindCredential,
-		"grants": audit.KindGrant, "approvals": audit.KindApproval, "records": "",
-	}
-	for table := range tables {
-		c.exec(fmt.Sprintf("CREATE TABLE old_%s AS SELECT * FROM agentkey_%s WHERE organization = ?", table, table), c.org)
-	}
-	change()
-	report, err = c.m.Reconcile(t.Context(), c.owner)
-	is.NoErr(err)
-	is.True(report.OK())
-	for table := range tables {
-		c.change(fmt.Sprintf("REPLACE INTO agentkey_%s SELECT * FROM old_%s", table, table))
-	}
-	report, err = c.m.Reconcile(t.Context(), c.owner)
-	is.NoErr(err)
-	found := map[string]int{}
-	const waiting = "access_request" // of a request that was denied since: it is no longer there
-	for _, f := range report.Findings {
-		if f.Kind == waiting {
-			is.Equal(f.Problem, "log says that it was removed")
-		} else {
-			is.Equal(f.Problem, "record is older than the log says")
+		tables := map[string]string{
+			"agents": audit.KindAgent, "keys": audit.KindKey, "tools": audit.KindTool, "credentials": audit.KindCredential,
+			"grants": audit.KindGrant, "approvals": audit.KindApproval, "records": "",
 		}
-		found[f.Kind]++
-	}
-	is.Equal(len(report.Findings), 9*oldRows)
-	for _, kind := range append(slices.Collect(valuesOf(tables)), audit.KindAdministrator, audit.KindToken, waiting) {
-		if kind != "" {
-			is.Equal(found[kind], oldRows)
+		for table := range tables {
+			c.exec(fmt.Sprintf("CREATE TABLE old_%s AS SELECT * FROM agentkey_%s WHERE organization = ?", table, table), c.org)
 		}
-	}
-	is.Equal(len(c.logged(c.org, audit.ActionLogReconcileFailed)), 1)
+		change()
+		report, err = c.m.Reconcile(t.Context(), c.owner)
+		is.NoErr(err)
+		is.True(report.OK())
+		for table := range tables {
+			c.putBack("agentkey_"+table, "old_"+table)
+		}
+		report, err = c.m.Reconcile(t.Context(), c.owner)
+		is.NoErr(err)
+		found := map[string]int{}
+		const waiting = "access_request" // of a request that was denied since: it is no longer there
+		for _, f := range report.Findings {
+			if f.Kind == waiting {
+				is.Equal(f.Problem, "log says that it was removed")
+			} else {
+				is.Equal(f.Problem, "record is older than the log says")
+			}
+			found[f.Kind]++
+		}
+		is.Equal(len(report.Findings), 9*oldRows)
+		for _, kind := range append(slices.Collect(valuesOf(tables)), audit.KindAdministrator, audit.KindToken, waiting) {
+			if kind != "" {
+				is.Equal(found[kind], oldRows)
+			}
+		}
+		is.Equal(len(c.logged(c.org, audit.ActionLogReconcileFailed)), 1)
+	})
 }
 
 func valuesOf(m map[string]string) func(yield func(string) bool) {
@@ -286,54 +291,61 @@ func (c *burglary) fillForReplay(n int) (change func()) {
 // A row of each kind, deleted: Reconcile misses it.
 func TestDeletedRows(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	c := s.copy(t).keep()
-	for i, a := range s.targets() {
-		t.Run(fmt.Sprintf("%s_%d", a.table, i), func(t *testing.T) {
-			c.reset(t)
-			c.warm()
-			c.change(fmt.Sprintf("DELETE FROM agentkey_%s WHERE %s", a.table, a.where))
-			for name, call := range a.calls(c) {
-				if err := call(); err == nil && !slices.Contains([]string{"list", "catalog", "deny", "lock"}, name) {
-					t.Errorf("%s succeeded without the row", name)
+	eachSite(t, func(t *testing.T, s *site) {
+		c := s.copy(t).keep()
+		for i, a := range s.targets() {
+			t.Run(fmt.Sprintf("%s_%d", a.table, i), func(t *testing.T) {
+				c.reset(t)
+				c.warm()
+				c.change(fmt.Sprintf("DELETE FROM agentkey_%s WHERE %s", a.table, a.where))
+				for name, call := range a.calls(c) {
+					if err := call(); err == nil && !slices.Contains([]string{"list", "catalog", "deny", "lock"}, name) {
+						t.Errorf("%s succeeded without the row", name)
+					}
 				}
-			}
-			c.disagrees(a.kind)
-		})
-	}
+				c.disagrees(a.kind)
+			})
+		}
+	})
 }
 
 // A whole organization, deleted with its log: the reserved one's replay names it.
 func TestDeletedOrganization(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
-	c := newSite(t).copy(t)
-	c.warm()
-	for _, table := range c.texts(`SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_table_info(m.name) AS p
-		WHERE m.type = 'table' AND m.name LIKE 'agentkey_%' AND p.name = 'organization'`) {
-		c.exec("DELETE FROM "+table+" WHERE organization = ?", c.org)
-	}
-	c.exec("DELETE FROM agentkey_organizations WHERE id = ?", c.org)
-	is.True(c.vend(c.bot, c.shared) != nil)
-	report, err := c.m.Reconcile(t.Context(), agentkey.Operator("test"))
-	is.NoErr(err)
-	is.Equal(len(report.Findings), 1)
-	is.Equal(report.Findings[0].Kind, audit.KindOrganization)
-	is.Equal(report.Findings[0].ID, c.org)
+	eachSite(t, func(t *testing.T, s *site) {
+		is := is.New(t)
+		c := s.copy(t)
+		c.warm()
+		for _, table := range c.tables() {
+			if table == "agentkey_organizations" {
+				continue
+			}
+			c.exec("DELETE FROM "+table+" WHERE organization = ?", c.org)
+		}
+		c.exec("DELETE FROM agentkey_organizations WHERE id = ?", c.org)
+		is.True(c.vend(c.bot, c.shared) != nil)
+		report, err := c.m.Reconcile(t.Context(), agentkey.Operator("test"))
+		is.NoErr(err)
+		is.Equal(len(report.Findings), 1)
+		is.Equal(report.Findings[0].Kind, audit.KindOrganization)
+		is.Equal(report.Findings[0].ID, c.org)
+	})
 }
 
 // A whole organization, copied under another name with its keys and its log,
 // opens nothing.
 func TestClonedOrganization(t *testing.T) {
 	t.Parallel()
-	is := is.New(t)
-	c := newSite(t).copy(t)
-	c.warm()
-	for _, table := range []string{"agents", "tools", "grants", "credentials", "approvals", "data_keys", "logs", "events", "leaves"} {
-		c.forge(table, "organization = "+quoted(c.org), map[string]string{"organization": "'clone'"})
-	}
-	c.forge("organizations", "id = "+quoted(c.org), map[string]string{"id": "'clone'"})
-	is.True(errors.Is(c.vendFor("clone", c.bot, c.shared), agentkey.ErrIntegrity))
+	eachSite(t, func(t *testing.T, s *site) {
+		is := is.New(t)
+		c := s.copy(t)
+		c.warm()
+		for _, table := range []string{"agents", "tools", "grants", "credentials", "approvals", "data_keys", "logs", "events", "leaves"} {
+			c.forge(table, "organization = "+quoted(c.org), map[string]string{"organization": "'clone'"})
+		}
+		c.forge("organizations", "id = "+quoted(c.org), map[string]string{"id": "'clone'"})
+		is.True(errors.Is(c.vendFor("clone", c.bot, c.shared), agentkey.ErrIntegrity))
+	})
 }
 
 // An owner of one organization who knows every id of another: none is found, and
