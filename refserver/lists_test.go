@@ -28,6 +28,7 @@ type crowd struct {
 	made       seed.Seeded
 	middle, to time.Time
 	token      string
+	suggested  string // the suggestion of many agents
 }
 
 func newCrowd(t testing.TB, n seed.Counts) *crowd {
@@ -52,6 +53,7 @@ func newCrowd(t testing.TB, n seed.Counts) *crowd {
 		_, err = c.CreateToken(ctx, c.Owner, agentkey.CreateTokenInput{Name: fmt.Sprintf("token %d", i)})
 		fatal(t, err)
 	}
+	c.suggest(t)
 	token, err := c.CreateToken(ctx, c.Owner, agentkey.CreateTokenInput{Name: "for HTTP"})
 	fatal(t, err)
 	c.token = string(token.Secret.Bytes())
@@ -59,6 +61,29 @@ func newCrowd(t testing.TB, n seed.Counts) *crowd {
 	fatal(t, seed.Index(ctx, store, c.Organization.ID))
 	t.Logf("%+v: filled in %s, indexed in %s", n, filled.Sub(begun).Round(time.Millisecond), time.Since(made).Round(time.Millisecond))
 	return c
+}
+
+// suggest fills a page of each list of what agents suggest, of keys and of
+// versions.
+func (c *crowd) suggest(t testing.TB) {
+	t.Helper()
+	ctx := context.Background()
+	for i := range 150 {
+		busy, other := agentkey.TrustedAgent(c.Organization.ID, c.made.Busy), agentkey.TrustedAgent(c.Organization.ID, c.made.Agents[i%len(c.made.Agents)])
+		first, err := c.SuggestTool(ctx, other, agentkey.SuggestToolInput{Name: "Suggested by all", Reason: "to read what is there"})
+		fatal(t, err)
+		c.suggested = first.ID
+		_, err = c.SuggestTool(ctx, busy, agentkey.SuggestToolInput{Name: fmt.Sprintf("Suggested %d", i), Reason: "to read what is there"})
+		fatal(t, err)
+		_, err = c.SuggestInstructions(ctx, busy, agentkey.SuggestInstructionsInput{Tool: c.made.BusyTool, Learned: fmt.Sprintf("Pages end at %d items.", i), Why: "The answer said so."})
+		fatal(t, err)
+		text := fmt.Sprintf("Version %d", i)
+		_, err = c.UpdateTool(ctx, c.Owner, c.made.Tools[0], agentkey.UpdateToolInput{Instructions: &text})
+		fatal(t, err)
+		issued, err := c.RotateKey(ctx, c.Owner, c.made.Busy, agentkey.RotateKeyInput{})
+		fatal(t, err)
+		issued.Secret.Destroy()
+	}
 }
 
 func fatal(t testing.TB, err error) {
@@ -99,9 +124,23 @@ func (c *crowd) listings() map[string]listing {
 			return len(page.Events), err
 		}, "tools/" + c.made.BusyTool + "/activity"},
 		"versions": {func(ctx context.Context) (int, error) {
-			page, err := c.InstructionVersions(ctx, c.Owner, agentkey.InstructionVersionsInput{Tool: c.made.BusyTool})
+			page, err := c.InstructionVersions(ctx, c.Owner, agentkey.InstructionVersionsInput{Tool: c.made.Tools[0]})
 			return len(page.Versions), err
-		}, ""},
+		}, "tools/" + c.made.Tools[0] + "/instructions/history"},
+		"keys": {func(ctx context.Context) (int, error) {
+			return length(c.AgentKeys(ctx, c.Owner, agentkey.AgentKeysInput{Agent: c.made.Busy}))
+		}, "agents/" + c.made.Busy + "/keys"},
+		"suggestions": {func(ctx context.Context) (int, error) {
+			return length(c.ToolSuggestions(ctx, c.Owner, agentkey.ToolSuggestionsInput{}))
+		}, "suggestions"},
+		"supporters": {func(ctx context.Context) (int, error) {
+			page, err := c.ToolSupporters(ctx, c.Owner, agentkey.ToolSupportersInput{Suggestion: c.suggested})
+			return len(page.Supporters), err
+		}, "suggestions/" + c.suggested + "/supporters"},
+		"instruction-suggestions": {func(ctx context.Context) (int, error) {
+			page, err := c.InstructionSuggestions(ctx, c.Owner, agentkey.InstructionSuggestionsInput{})
+			return len(page.Suggestions), err
+		}, "instruction-suggestions"},
 	}
 	for name, in := range map[string]agentkey.GrantsInput{
 		"grants": {}, "grants-of-agent": {Agent: c.made.Busy}, "grants-of-tool": {Tool: c.made.BusyTool}, "grants-denied": {Status: grants.StatusDenied},

@@ -24,9 +24,11 @@ import (
 var released = map[string]string{
 	"postgres/0002_lists.sql":   "93be7ad8f143b3d31aa654c418a2333f8ed2f9e445e85e85199fb5c73b3c6bae",
 	"postgres/0003_actors.sql":  "5b8ec4dff1b6d434d5eba4182e8ef62070b5b2957dd98b7bbd5b897b66a8710b",
+	"postgres/0004_entries.sql": "3e0a1941caaea3618e50f8804c0cfb339b47ec534b8c73ed27f51e2680af1c42",
 	"postgres/0001_initial.sql": "8efed18a5ed58380d999b3d8296bb472e4d0b0d555fe94f36aa5ea9c1b93adc8",
 	"sqlite/0002_lists.sql":     "8e30fee0023d4310b42d5f2e0612ab67df26137db7505f5e97a1a85f65f1053f",
 	"sqlite/0003_actors.sql":    "b2207df5d996c2ca35ba12a8ed1f5fb4ecd6fc1268201f329fa98ba009fe3034",
+	"sqlite/0004_entries.sql":   "25e5f251d39e03f66bde6a46181256e9ebbab09022d9dafe5297354c7796399e",
 	"sqlite/0001_initial.sql":   "4462269adc5b897e374bf43732a27822d10f53022541f151eb9480527385ebdb",
 }
 
