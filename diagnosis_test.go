@@ -250,6 +250,48 @@ func addTools(t *testing.T, k *agentkeytest.Kit, n int) []agentkey.Tool {
 	return made
 }
 
+// TestDiagnoseThroughRotation: what is left to be sealed anew is counted, and no
+// finding; nor is what a destroyed organization leaves behind.
+func TestDiagnoseThroughRotation(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newScene(t)
+	look := func() agentkey.Diagnosis {
+		t.Helper()
+		d, err := s.witness.Diagnose(t.Context(), agentkey.Operator("test"), agentkey.DiagnoseInput{All: true})
+		is.NoErr(err)
+		is.Equal(d.Findings, nil)
+		return d
+	}
+	is.Equal(look().Older, int64(0))
+	_, err := s.RotateDataKeys(t.Context(), s.Owner, agentkey.RotateDataKeysInput{})
+	is.NoErr(err)
+	_, err = s.RotateSigningKey(t.Context(), agentkey.Operator("test"))
+	is.NoErr(err)
+	s.Tool("New", "new_api_test_1")
+	d := look()
+	is.Equal(d.Older, int64(2))
+	is.Equal(d.Opened, int64(3))
+	_, err = s.Reseal(t.Context(), s.Owner)
+	is.NoErr(err)
+	s.rotate()
+	d = look()
+	is.Equal(d.Older, int64(0))
+	is.Equal(d.Opened, int64(3))
+
+	_, other := s.NewOrganization("Other")
+	plan, err := s.PlanDestruction(t.Context(), s.Owner)
+	is.NoErr(err)
+	_, err = s.DestroyOrganization(t.Context(), s.Owner, agentkey.DestroyOrganizationInput{Name: plan.Name, Confirmation: plan.Confirmation})
+	is.NoErr(err)
+	d = look()
+	is.Equal(d.Destroyed, int64(1))
+	is.Equal(d.Opened, int64(0))
+	is.Equal(d.Organizations, int64(3))
+	is.True(other.Organization != "")
+	is.True(len(s.recorded(s.Organization.ID, audit.ActionCryptoExamined)) == 4) // its log still takes events
+}
+
 // forgetful is a provider that does not bind what it wraps to its place.
 type forgetful struct{ vault.KeyProvider }
 

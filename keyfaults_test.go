@@ -43,6 +43,18 @@ func (s *scene) needsProvider() map[string]func(ctx context.Context) error {
 			_, err := s.CreateOrganization(ctx, agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "Other", Owner: "eve@example.com"})
 			return err
 		},
+		"rotate data keys": func(ctx context.Context) error {
+			_, err := s.RotateDataKeys(ctx, s.Owner, agentkey.RotateDataKeysInput{})
+			return err
+		},
+		"rewrap data keys": func(ctx context.Context) error {
+			_, err := s.RewrapDataKeys(ctx, agentkey.Operator("test"))
+			return err
+		},
+		"rotate signing key": func(ctx context.Context) error {
+			_, err := s.RotateSigningKey(ctx, agentkey.Operator("test"))
+			return err
+		},
 		"New": func(ctx context.Context) error {
 			m, err := agentkey.New(ctx, agentkey.Config{Storage: s.inner, Keys: s.keys, Clock: s.Clock.Now, Node: "new"})
 			if err == nil {
