@@ -125,7 +125,7 @@ func (m *Manager) Authenticate(ctx context.Context, token *Secret, rc RequestCon
 
 func (m *Manager) tokenActor(ctx context.Context, organization, id string, digest []byte) (a Actor, err error) {
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}}}); err != nil {
+		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}}, ended: true}); err != nil {
 			return err
 		}
 		r, ok := u.records[recordRef{kindToken, id}]
@@ -138,7 +138,7 @@ func (m *Manager) tokenActor(ctx context.Context, organization, id string, diges
 			return err
 		}
 		a = Actor{Organization: organization, ID: p.Administrator, Auth: "token", Credential: p.ID, token: id}
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}, {kindAdministrator, p.Administrator}}}); err != nil {
+		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}, {kindAdministrator, p.Administrator}}, ended: true}); err != nil {
 			return err
 		}
 		if err := checkToken(u, a); err != nil {

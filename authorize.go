@@ -80,7 +80,7 @@ type refusal struct {
 // it could not be recorded.
 func (m *Manager) recordRefusal(ctx context.Context, r refusal) error {
 	key := refusalKey{organization: r.organization, subject: r.subject, tool: r.tool, reason: r.reason + "/" + r.details["operation"] + r.details["tier"]}
-	err := m.commit(ctx, operation{organization: r.organization, decide: func(u *unit) error {
+	err := m.commit(ctx, operation{organization: r.organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {
 			e := u.event(r.who, r.action)
 			e.Outcome, e.Reason, e.Agent, e.Tool, e.Details = audit.OutcomeRefused, r.reason, r.agent, r.tool, r.details

@@ -368,7 +368,7 @@ func (u *unit) latestReason(p supporterPayload, with []string) (string, error) {
 // convert opens the requests of an accepted suggestion's next supporters, in the
 // name of the administrator whose tool resolved it.
 func (m *Manager) convert(ctx context.Context, organization, id string) (more bool, err error) {
-	err = m.commit(ctx, operation{organization: organization, needs: needs{converting: id}, decide: func(u *unit) error {
+	err = m.commit(ctx, operation{organization: organization, needs: needs{converting: id, ended: true}, decide: func(u *unit) error {
 		more = false
 		s, ok, err := u.suggestion(id)
 		if err != nil || !ok || s.Conversion == nil {

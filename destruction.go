@@ -229,7 +229,7 @@ func (m *Manager) probe(ctx context.Context, organization string) *probe {
 
 // destruction is what became of an organization; nil when it was not destroyed.
 func (m *Manager) destruction(ctx context.Context, organization string) (*Destruction, error) {
-	p, err := lookUpEnded[destructionPayload](ctx, m, organization, destroyed)
+	p, err := lookUp[destructionPayload](ctx, m, organization, destroyed.kind, destroyed.id)
 	if err != nil || p.At == 0 {
 		return nil, err
 	}

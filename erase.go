@@ -75,7 +75,7 @@ func (m *Manager) eraseBy(ctx context.Context, a Actor, person string, apply boo
 	}
 	x := &erasing{m: m, actor: a, apply: apply, out: Erasure{Person: person}}
 	var damaged error
-	err := m.view(ctx, a.Organization, needs{recordKinds: []string{kindHold}, records: []recordRef{{kindAdministrator, person}}}, func(u *unit) {
+	err := m.view(ctx, a.Organization, needs{recordKinds: []string{kindHold}, records: []recordRef{{kindAdministrator, person}}, ended: true}, func(u *unit) {
 		x.rules = rulesOf(u)
 		if x.holds, damaged = holdsOf(u); damaged != nil {
 			return
@@ -163,6 +163,7 @@ func (x *erasing) commit(ctx context.Context, n needs, scrub func(u *unit, e *en
 	if len(events)+len(n.agents)+len(n.grants)+len(n.records) == 0 {
 		return nil
 	}
+	n.ended = true
 	if !x.apply {
 		n.recordKinds = append(n.recordKinds, kindHold)
 		var failed error

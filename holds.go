@@ -196,7 +196,7 @@ func (m *Manager) Holds(ctx context.Context, a Actor) ([]Hold, error) {
 	}
 	all := holds{}
 	var damaged error
-	err := m.view(ctx, a.Organization, needs{recordKinds: []string{kindHold}}, func(u *unit) { all, damaged = holdsOf(u) })
+	err := m.view(ctx, a.Organization, needs{recordKinds: []string{kindHold}, ended: true}, func(u *unit) { all, damaged = holdsOf(u) })
 	if err == nil {
 		err = damaged
 	}

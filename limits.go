@@ -26,7 +26,7 @@ func (m *Manager) charge(ctx context.Context, organization string, tier ratelimi
 
 func (m *Manager) chargeShared(ctx context.Context, organization string, tier ratelimit.Tier, subject string) (d ratelimit.Decision, err error) {
 	ref := storage.WindowRef{Tier: string(tier), Subject: subject}
-	err = m.commit(ctx, operation{organization: organization, needs: needs{windows: []storage.WindowRef{ref}}, decide: func(u *unit) (err error) {
+	err = m.commit(ctx, operation{organization: organization, needs: needs{windows: []storage.WindowRef{ref}, ended: true}, decide: func(u *unit) (err error) {
 		d, err = u.admit(ref, m.config.Policies[tier])
 		return err
 	}})

@@ -193,7 +193,7 @@ func (m *Manager) Organization(ctx context.Context, a Actor) (Organization, erro
 		return Organization{}, err
 	}
 	var out *Organization
-	err := m.view(ctx, a.Organization, needs{}, func(u *unit) { out = u.org })
+	err := m.view(ctx, a.Organization, needs{ended: true}, func(u *unit) { out = u.org })
 	switch {
 	case err != nil:
 		return Organization{}, err
@@ -213,7 +213,7 @@ func (m *Manager) Organizations(ctx context.Context, a Actor) ([]Organization, e
 		if id == storage.System {
 			return nil
 		}
-		return m.view(ctx, id, needs{}, func(u *unit) {
+		return m.view(ctx, id, needs{ended: true}, func(u *unit) {
 			if u.org != nil {
 				out = append(out, *u.org)
 			}

@@ -216,7 +216,7 @@ func (m *Manager) flush(ctx context.Context, all bool) error {
 }
 
 func (m *Manager) flushRefusal(ctx context.Context, key refusalKey, c *refusalCount) error {
-	return m.alone(ctx, operation{organization: key.organization, decide: func(u *unit) error {
+	return m.alone(ctx, operation{organization: key.organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		e := u.event(system, c.event.Action)
 		actor := c.event.Actor
 		e.Actor, e.Outcome, e.Reason, e.Target = actor, c.event.Outcome, c.event.Reason, c.event.Target

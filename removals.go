@@ -74,7 +74,7 @@ func (m *Manager) removeAll(ctx context.Context, organization string) error {
 	for {
 		var waiting []storage.Record
 		err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) (err error) {
-			if err := u.load(ctx, tx, needs{records: []recordRef{removalsRef}}); err != nil {
+			if err := u.load(ctx, tx, needs{records: []recordRef{removalsRef}, ended: true}); err != nil {
 				return err
 			}
 			waiting, err = u.scan(ctx, tx, removals(1))
@@ -96,7 +96,7 @@ func (m *Manager) removeAll(ctx context.Context, organization string) error {
 // with the last of them the note that there are any.
 func (m *Manager) removeSome(ctx context.Context, organization, tool string) error {
 	kinds := []string{kindInstructionSupporter, kindInstructionSuggestion, kindInstructionVersion}
-	n := needs{records: []recordRef{removalsRef, {kindRemoval, tool}}, scans: []storage.Scan{removals(2)}}
+	n := needs{ended: true, records: []recordRef{removalsRef, {kindRemoval, tool}}, scans: []storage.Scan{removals(2)}}
 	for _, kind := range kinds {
 		n.scans = append(n.scans, ofTool(kind, tool, maxChanges))
 	}

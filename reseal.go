@@ -53,7 +53,7 @@ type movedRow struct {
 
 // resealAll carries out what Reseal asked for.
 func (m *Manager) resealAll(ctx context.Context, organization string, l *lease) error {
-	job, err := lookUpEnded[rotationPayload](ctx, m, organization, reseal)
+	job, err := lookUp[rotationPayload](ctx, m, organization, reseal.kind, reseal.id)
 	if err != nil || job.Requested == 0 {
 		return err
 	}

@@ -71,6 +71,7 @@ func (m *Manager) newRetainer(ctx context.Context, organization string) (*retain
 
 func retentionNeeds(organization string) needs {
 	return needs{
+		ended:       true,
 		records:     []recordRef{{kindRetention, organization}, {kindRemoved, organization}},
 		recordKinds: []string{kindHold},
 	}

@@ -82,18 +82,7 @@ type removedPayload struct {
 func lookUp[T any](ctx context.Context, m *Manager, organization, kind, id string) (p T, err error) {
 	var damaged error
 	ref := recordRef{kind, id}
-	err = m.view(ctx, organization, needs{records: []recordRef{ref}}, func(u *unit) { p, _, damaged = payloadOf[T](u, ref) })
-	if err == nil {
-		err = damaged
-	}
-	return p, err
-}
-
-// lookUpEnded is lookUp for what is known of a destroyed organization too.
-func lookUpEnded[T any](ctx context.Context, m *Manager, organization string, ref recordRef) (p T, err error) {
-	var damaged error
-	n := needs{records: []recordRef{ref}, ended: true}
-	err = m.view(ctx, organization, n, func(u *unit) { p, _, damaged = payloadOf[T](u, ref) })
+	err = m.view(ctx, organization, needs{records: []recordRef{ref}, ended: true}, func(u *unit) { p, _, damaged = payloadOf[T](u, ref) })
 	if err == nil {
 		err = damaged
 	}
@@ -110,7 +99,7 @@ func payloadOf[T any](u *unit, ref recordRef) (p T, r storage.Record, err error)
 }
 
 func (m *Manager) removed(ctx context.Context, organization string) (removedPayload, error) {
-	return lookUpEnded[removedPayload](ctx, m, organization, recordRef{kindRemoved, organization})
+	return lookUp[removedPayload](ctx, m, organization, kindRemoved, organization)
 }
 
 // Retention reads the organization's policy and what was removed so far.
@@ -126,7 +115,7 @@ func (m *Manager) Retention(ctx context.Context, a Actor) (Retention, error) {
 func (m *Manager) retention(ctx context.Context, organization string) (out Retention, err error) {
 	var damaged error
 	policy, removed := recordRef{kindRetention, organization}, recordRef{kindRemoved, organization}
-	err = m.view(ctx, organization, needs{records: []recordRef{policy, removed}}, func(u *unit) {
+	err = m.view(ctx, organization, needs{records: []recordRef{policy, removed}, ended: true}, func(u *unit) {
 		p, _, err := payloadOf[retentionPayload](u, policy)
 		var r removedPayload
 		if err == nil {

@@ -13,7 +13,7 @@ import (
 // continueRewrap carries out what RewrapDataKeys asked for, if this process's
 // provider has the key that was asked for.
 func (m *Manager) continueRewrap(ctx context.Context) (done bool, err error) {
-	job, err := lookUpEnded[rotationPayload](ctx, m, storage.System, rewrap)
+	job, err := lookUp[rotationPayload](ctx, m, storage.System, rewrap.kind, rewrap.id)
 	if err != nil || job.Requested == 0 {
 		return err == nil, err
 	}

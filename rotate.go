@@ -66,7 +66,7 @@ func (m *Manager) rotateInTurns(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			m.log.LogAttrs(ctx, slog.LevelWarn, "rotation of keys", slog.Any("error", err))
 		}
-		if !pause(ctx, m.config.SweepInterval) {
+		if !pause(ctx, min(m.config.SweepInterval, time.Second)) { // somebody waits for it
 			return
 		}
 	}

@@ -217,7 +217,7 @@ func (m *Manager) sweepEnds(ctx context.Context) error {
 
 // end writes that a record has come to its end, if it still has.
 func (m *Manager) end(ctx context.Context, d storage.Due) error {
-	n := needs{credentials: true}
+	n := needs{credentials: true, ended: true}
 	decide := func(u *unit) error { return nil }
 	switch d.Kind {
 	case audit.KindGrant:
@@ -367,7 +367,7 @@ func delay(attempts int64) time.Duration {
 }
 
 func (m *Manager) settleDelivery(ctx context.Context, d storage.Delivery, n Notification, s storage.Settlement, action audit.Action) error {
-	return m.commit(ctx, operation{organization: d.Organization, decide: func(u *unit) error {
+	return m.commit(ctx, operation{organization: d.Organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
 			_, err := tx.Settle(ctx, s) // a lease that was lost is somebody else's to settle
 			return true, err

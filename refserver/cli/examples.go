@@ -137,9 +137,23 @@ agentkey audit tail --follow
 agentkey audit tail --file /var/log/agentkey/audit.jsonl --cursor /var/lib/agentkey/tail.cursor
 # To a collector, whose URL is in a file:
 agentkey audit tail --follow --http-url-file siem.url --http-token-file siem.token --cursor tail.cursor --format ocsf`,
-	"audit shipping":       `agentkey audit shipping --json`,
-	"audit retention show": `agentkey audit retention show`,
-	"audit retention plan": `agentkey audit retention plan --content-days 365 --personal-days 90`,
+	"keys status": `agentkey keys status --count`,
+	"keys rotate-dek": `agentkey keys rotate-dek
+# Only the key that seals values:
+agentkey keys rotate-dek --purpose seal`,
+	"keys reseal": `agentkey keys reseal
+# Ask for it, and look later:
+agentkey keys reseal --no-wait`,
+	"keys rotate-kek": `# A new key on the first line of the key file, the one before on the second:
+agentkey keys rotate-kek --key-file encryption.key
+# From a key file to OpenBao:
+agentkey keys rotate-kek --key-provider transit:transit/agentkey --old-key-provider local --old-key-file encryption.key`,
+	"keys rotate-signing-key": `agentkey keys rotate-signing-key --out handover.json`,
+	"keys check-handover":     `agentkey keys check-handover handover.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
+	"keys destroy-org":        `agentkey keys destroy-org --confirm 'Acme Inc.' --reason 'The contract has ended'`,
+	"audit shipping":          `agentkey audit shipping --json`,
+	"audit retention show":    `agentkey audit retention show`,
+	"audit retention plan":    `agentkey audit retention plan --content-days 365 --personal-days 90`,
 	"audit retention set": `# Shows what it would remove, and asks:
 agentkey audit retention set --content-days 365 --personal-days 90
 # For ever again:

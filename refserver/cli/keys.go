@@ -20,7 +20,16 @@ const envEncryptionKey = "AGENTKEY_ENCRYPTION_KEY"
 type keysCommands struct {
 	Generate keysGenerate `cmd:"" help:"Make a new encryption key."`
 	Split    keysSplit    `cmd:"" help:"Write a key in parts, for people of whom none is to have it alone."`
-	Join     keysJoin     `cmd:"" help:"Make the key of all its parts again."`
+	Status   keysStatus   `cmd:"" help:"Show the data keys, their state by NIST SP 800-57, and what is left of a rotation."`
+
+	RotateDek        keysRotateDEK     `cmd:"" name:"rotate-dek" help:"Make the next data keys: what is sealed from now on is under them."`
+	Reseal           keysReseal        `cmd:"" help:"Seal everything anew with the active data keys, and destroy those before."`
+	RotateKek        keysRotateKEK     `cmd:"" name:"rotate-kek" help:"Have every data key wrapped by the key provider's current key, with the settings of serve."`
+	RotateSigningKey keysRotateSigning `cmd:"" help:"Make the next key that signs the logs, with the settings of serve."`
+	CheckHandover    keysCheckHandover `cmd:"" help:"Check the proof that the log's key was handed over, without any server."`
+	DestroyOrg       keysDestroy       `cmd:"" name:"destroy-org" help:"Destroy the keys of everything that the organization has sealed. It can't be undone."`
+
+	Join keysJoin `cmd:"" help:"Make the key of all its parts again."`
 }
 
 type keysGenerate struct {
@@ -49,13 +58,37 @@ type encryptionFlags struct {
 	KeyFile     string `env:"AGENTKEY_KEY_FILE" placeholder:"FILE" help:"File with the encryption key, unless AGENTKEY_ENCRYPTION_KEY holds it. Default: encryption.key in the configuration directory."`
 	KeyProvider string `env:"AGENTKEY_KEY_PROVIDER" placeholder:"NAME[:ARGUMENT]" default:"local" help:"Who wraps the data keys: local is the encryption key, transit:MOUNT/KEY a key of Vault or OpenBao."`
 
+	OldKeyProvider string `env:"AGENTKEY_OLD_KEY_PROVIDER" placeholder:"NAME[:ARGUMENT]" help:"Who wrapped data keys before, for a move to another key provider: it unwraps them until keys rotate-kek is done. local needs --old-key-file."`
+	OldKeyFile     string `env:"AGENTKEY_OLD_KEY_FILE" placeholder:"FILE" help:"File with the encryption key before, for --old-key-provider local."`
+
 	Transit transitFlags `embed:"" prefix:"transit-"`
+
+	moving bool // it is the provider before that is opened
 }
 
 // given opens the key provider that is named and says where its key is, for
 // people. When nothing names one, keys is nil and the default is meant, which
 // only a SQLite database has.
 func (f encryptionFlags) given(ctx context.Context, s *session, at location) (keys vault.KeyProvider, where string, err error) {
+	keys, where, err = f.current(ctx, s, at)
+	switch {
+	case f.OldKeyProvider == "" && f.OldKeyFile != "":
+		return nil, "", usagef("--old-key-file goes with --old-key-provider local")
+	case f.OldKeyProvider == "" || err != nil:
+		return keys, where, err
+	case keys == nil:
+		return nil, "", usagef("--old-key-provider needs the new key named: --key-provider, --key-file or %s", envEncryptionKey)
+	}
+	before, err := f.former(ctx, s)
+	if err != nil {
+		return nil, "", err
+	}
+	both, err := vault.NewProviders(keys, before)
+	return both, where, err
+}
+
+// current opens the provider that wraps.
+func (f encryptionFlags) current(ctx context.Context, s *session, at location) (keys vault.KeyProvider, where string, err error) {
 	if f.KeyProvider != "local" {
 		return f.other(ctx, s)
 	}
@@ -75,6 +108,10 @@ func (f encryptionFlags) given(ctx context.Context, s *session, at location) (ke
 
 // backUp is what people must know of a key that they keep themselves.
 const backUp = " (back up apart from the database)"
+
+func localFile(path string) func() (*localkey.Provider, error) {
+	return func() (*localkey.Provider, error) { return localkey.FromFile(path) }
+}
 
 // local makes a typed nil impossible.
 func local(where string, open func() (*localkey.Provider, error)) (vault.KeyProvider, string, error) {
@@ -96,7 +133,7 @@ func (f encryptionFlags) other(ctx context.Context, s *session) (vault.KeyProvid
 	if open == nil {
 		return nil, "", usagef("this build of agentkey has no such key provider")
 	}
-	if _, ok := s.getenv(envEncryptionKey); ok || f.KeyFile != "" {
+	if _, ok := s.getenv(envEncryptionKey); !f.moving && (ok || f.KeyFile != "") {
 		return nil, "", usagef("%s and --key-file are for --key-provider local only", envEncryptionKey)
 	}
 	keys, err := open(ctx, argument, s.getenv)
