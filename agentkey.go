@@ -31,6 +31,7 @@ type Manager struct {
 	failures     failures
 	conversions  conversions
 	shippers     []*shipper
+	anchors      *anchoring
 
 	mu     sync.Mutex
 	closed bool
@@ -71,7 +72,12 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	for _, s := range c.Sinks {
 		m.shippers = append(m.shippers, &shipper{m: m, SinkConfig: s})
 	}
+	m.anchors = newAnchoring(m, c.Anchors)
 	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.anchors.check(ctx); err != nil {
+		m.keys.expire(c.Clock(), true)
 		return nil, err
 	}
 	return m, nil
@@ -260,6 +266,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		return fmt.Errorf("agentkey: close: %w", ctx.Err())
 	}
 	err := m.flush(ctx, true) // also what the calls waited for have counted
+	m.anchors.flush(ctx)
 	m.keys.expire(m.config.Clock(), true)
 	return err
 }

@@ -25,6 +25,8 @@ type operation struct {
 	// bulk says that decide looks up what it needs by id and goes through no list:
 	// the reads of neighbours that say so are made together.
 	bulk bool
+	// restoring says that it is part of AcceptRestore.
+	restoring bool
 }
 
 // long says whether the operation may change as many rows as there are. It has a
@@ -86,6 +88,9 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 	err = m.queues.of(op.organization).submit(p, m.carryOut)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return storageError(err) // it was our own
+	}
+	if err == nil {
+		m.anchors.await(ctx, op.organization)
 	}
 	return err
 }
@@ -223,6 +228,9 @@ func (e *faultError) Unwrap() error { return e.err }
 // for ErrUnknown, nobody can tell.
 func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batch, error) {
 	organization := ps[0].op.organization
+	if m.anchors.closed(ps[0].op) {
+		return nil, ErrRolledBack
+	}
 	keys := ps[0].keys
 	if keys == nil || fresh {
 		var err error
@@ -246,6 +254,7 @@ func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batc
 	}
 	if b.next.head.Size > 0 {
 		m.heads.set(organization, b.next)
+		m.anchors.changed(organization)
 	}
 	return b, nil
 }
@@ -286,7 +295,7 @@ func (b *batch) run(ctx context.Context, tx storage.Tx, organization string, key
 	if err != nil {
 		return err
 	}
-	base := state{organization: organization, installation: b.m.installation, ring: keys.own, batch: b, fresh: b.fresh}
+	base := state{head: head.Head, organization: organization, installation: b.m.installation, ring: keys.own, batch: b, fresh: b.fresh}
 	tree, err := b.m.checkHead(&unit{state: &base}, head)
 	if err != nil {
 		return err
@@ -362,6 +371,9 @@ func (b *batch) append(ctx context.Context, tx storage.Tx, head storage.Head, tr
 	var events []*entry
 	for _, u := range b.units {
 		events = append(events, u.events...)
+		if u.lostEpoch > 0 {
+			head.Epoch = max(head.Epoch, u.lostEpoch) + 1
+		}
 	}
 	if len(events) == 0 {
 		return nil

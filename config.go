@@ -52,6 +52,27 @@ type Config struct {
 	// owner approved alone.
 	SoleApprover func(ctx context.Context, a Actor) (bool, error)
 
+	// Anchors keep signed heads of every log elsewhere, where whoever can write to
+	// Storage can't. New fails with ErrRolledBack when Storage does not continue
+	// what they keep, and Run keeps what is committed within a second and compares
+	// at intervals: from when they disagree, every change is refused with
+	// ErrRolledBack. An anchor that is away is logged and fails nothing. None:
+	// nobody notices when the whole database is replaced by an older copy.
+	Anchors []Anchor
+
+	// InitAnchors lets anchors begin that have nothing of logs that have begun:
+	// for the first start with an anchor, or after one was lost. Otherwise New
+	// fails with ErrAnchorMissing.
+	InitAnchors bool
+
+	// AnchorInterval is how often Run compares every log with every anchor, beside
+	// keeping the heads that this process commits. Zero: 1 minute.
+	AnchorInterval time.Duration `validate:"min=0,max=24h"`
+
+	// Restoring leaves the comparison with Anchors to AcceptRestore, the only
+	// change that the Manager then makes: every other answers ErrRolledBack.
+	Restoring bool
+
 	// Clock tells the time. Nil: time.Now. Whatever it says, time never goes
 	// back within a log.
 	Clock func() time.Time
@@ -122,6 +143,7 @@ func (c Config) withDefaults() Config {
 	c.CatalogLimit = or(c.CatalogLimit, 5000)
 	c.SweepInterval = or(c.SweepInterval, 5*time.Second)
 	c.ReconcileInterval = or(c.ReconcileInterval, time.Hour)
+	c.AnchorInterval = or(c.AnchorInterval, time.Minute)
 	c.RetentionInterval = or(c.RetentionInterval, 6*time.Hour)
 	c.Sinks = slices.Clone(c.Sinks)
 	for i := range c.Sinks {

@@ -106,6 +106,8 @@ var (
 	ErrUnderHold             = &Error{"under_hold", ErrConflict, "a legal hold keeps this", "Lift the hold first, if it may be lifted."}
 	ErrChanged               = &Error{"changed", ErrConflict, "the record changed meanwhile", "Read it again and repeat."}
 
+	ErrNothingLost = &Error{"nothing_lost", ErrConflict, "the database continues everything that is kept elsewhere", "There is nothing to accept."}
+
 	ErrClosed     = &Error{"closed", ErrUnavailable, "the manager is closed", "Try again in a moment."}
 	ErrStorage    = &Error{"storage", ErrUnavailable, "storage does not answer", "Try again in a moment."}
 	ErrKeys       = &Error{"keys", ErrUnavailable, "the key provider does not answer", "Try again in a moment."}

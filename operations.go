@@ -13,6 +13,7 @@ const (
 	OpReadSettings       Operation = "organization.read_settings"
 	OpDismissOnboarding  Operation = "organization.dismiss_onboarding"
 	OpCreateOrganization Operation = "organization.create" // in the reserved organization only
+	OpAcceptRestore      Operation = "restore.accept"      // in the reserved organization only
 	OpDiagnose           Operation = "crypto.diagnose"     // in the reserved organization only
 
 	OpReadAgents      Operation = "agents.read"
@@ -103,6 +104,7 @@ var rules = map[Operation]rule{
 	OpReadSettings:       {roles: everyone},
 	OpDismissOnboarding:  {roles: admins, change: true},
 	OpCreateOrganization: {roles: owners, change: true, installation: true},
+	OpAcceptRestore:      {roles: owners, change: true, installation: true},
 	OpDiagnose:           {roles: owners, change: true, installation: true},
 
 	OpReadAgents:      {roles: everyone},

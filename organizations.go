@@ -154,6 +154,7 @@ func (m *Manager) beginOrganization(ctx context.Context, a Actor, in CreateOrgan
 		_, err = m.appendEvents(ctx, tx, u, u.events, storage.Head{}, audit.Tree{}, signing.signer)
 		return err
 	})
+	m.anchors.changed(id)
 	if err != nil {
 		return CreatedOrganization{}, fmt.Errorf("agentkey: begin organization: %w", storageError(err))
 	}
@@ -267,7 +268,8 @@ func (m *Manager) Lock(ctx context.Context, a Actor, reason string) (Organizatio
 	return m.setLocked(ctx, a, OpLockdown, audit.ActionOrganizationLocked, reason, true)
 }
 
-// Unlock ends a lock.
+// Unlock ends a lock. After AcceptRestore it says that the grants were reviewed, and
+// the event names the epoch.
 func (m *Manager) Unlock(ctx context.Context, a Actor, reason string) (Organization, error) {
 	return m.setLocked(ctx, a, OpUnlock, audit.ActionOrganizationUnlocked, reason, false)
 }
@@ -291,7 +293,11 @@ func (m *Manager) setLocked(ctx context.Context, a Actor, op Operation, action a
 
 func (m *Manager) changeOrganization(ctx context.Context, a Actor, action audit.Action, text string, change func(o *Organization) bool) (Organization, error) {
 	var out Organization
-	err := m.act(ctx, a, needs{}, func(u *unit) error {
+	var n needs
+	if action == audit.ActionOrganizationUnlocked {
+		n.records = []recordRef{restoreReview}
+	}
+	err := m.act(ctx, a, n, func(u *unit) error {
 		out = *u.org
 		if !change(&out) {
 			return nil
@@ -304,6 +310,9 @@ func (m *Manager) changeOrganization(ctx context.Context, a Actor, action audit.
 			return err
 		}
 		out = *u.org
+		if action == audit.ActionOrganizationUnlocked {
+			return u.endReview(e)
+		}
 		return nil
 	})
 	return out, err

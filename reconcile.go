@@ -202,7 +202,7 @@ var recordKinds = []string{
 	kindInstallation, kindRegistration, kindAdministrator, kindToken, kindAccessRequest, kindSettings,
 	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
 	kindToolIdentity, kindToolSuggestion, kindToolSupporter, kindRetention, kindRemoved, kindHold,
-	kindRotation, kindLinger, kindSigningKey, kindOuterKey, kindDestruction,
+	kindRotation, kindLinger, kindSigningKey, kindOuterKey, kindDestruction, kindReview,
 }
 
 // organizations looks, for the reserved organization, whether every organization

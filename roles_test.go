@@ -89,6 +89,11 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 		},
 		func(s *stage, a agentkey.Actor) error { return second(s.Organizations(s.t.Context(), a)) },
 	},
+	agentkey.OpAcceptRestore: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.AcceptRestore(s.t.Context(), a, agentkey.AcceptRestoreInput{}))
+		},
+	},
 	agentkey.OpDiagnose: {
 		func(s *stage, a agentkey.Actor) error {
 			return second(s.Diagnose(s.t.Context(), a, agentkey.DiagnoseInput{}))
@@ -393,7 +398,7 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 // p approver, u auditor.
 var may = map[agentkey.Operation]string{
 	agentkey.OpReadOrganization: "oapu", agentkey.OpUpdateOrganization: "o", agentkey.OpLockdown: "oap", agentkey.OpUnlock: "o",
-	agentkey.OpCreateOrganization: "o", agentkey.OpDiagnose: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
+	agentkey.OpCreateOrganization: "o", agentkey.OpDiagnose: "o", agentkey.OpAcceptRestore: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
 	agentkey.OpReadAgents: "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
 	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",
@@ -413,7 +418,7 @@ var may = map[agentkey.Operation]string{
 }
 
 // ofInstallation are the operations of nobody's organization.
-var ofInstallation = []agentkey.Operation{agentkey.OpCreateOrganization, agentkey.OpDiagnose, agentkey.OpRewrapKeys, agentkey.OpRotateSigningKey}
+var ofInstallation = []agentkey.Operation{agentkey.OpCreateOrganization, agentkey.OpDiagnose, agentkey.OpAcceptRestore, agentkey.OpRewrapKeys, agentkey.OpRotateSigningKey}
 
 var letters = map[agentkey.Role]rune{
 	agentkey.RoleOwner: 'o', agentkey.RoleAdmin: 'a', agentkey.RoleApprover: 'p', agentkey.RoleAuditor: 'u',

@@ -22,6 +22,7 @@ import (
 // its end are events. Every process has one Run; of several on one database, one at a
 // time sweeps, one replays at the intervals, one removes, and one ships to each sink.
 func (m *Manager) Run(ctx context.Context) error {
+	defer m.anchors.run(ctx)()
 	if err := m.recordServer(ctx, audit.ActionServerStarted); err != nil {
 		return err
 	}

@@ -106,11 +106,13 @@ type unit struct {
 	writes    []write
 	outbox    []storage.Delivery
 	committed []func() // what follows the commit
+	lostEpoch int64    // not 0: the log goes on in an epoch after this one
 }
 
 // state is what was read, and has passed its row seals.
 type state struct {
-	batch        *batch // nil in a view
+	batch        *batch     // nil in a view
+	head         audit.Head // zero in a view
 	organization string
 	installation string
 	now          int64 // never before the log's last event

@@ -118,6 +118,7 @@ const (
 // The installation, in the system log.
 const (
 	ActionInstallationCreated Action = "installation.created"
+	ActionRestoreAccepted     Action = "restore.accepted" // an older database goes on; see log.epoch_opened
 	ActionServerStarted       Action = "server.started"
 	ActionServerStopped       Action = "server.stopped"
 	ActionStoreMigrated       Action = "store.migrated"
@@ -204,6 +205,7 @@ var known = [...]Action{
 	ActionOrganizationUnlocked,
 	ActionOrganizationUpdated,
 	ActionRequestRateLimited,
+	ActionRestoreAccepted,
 	ActionServerStarted,
 	ActionServerStopped,
 	ActionStoreMigrated,

@@ -52,6 +52,11 @@ type Config struct {
 	// there is no such file.
 	SecurityContact string
 
+	// AnchorRevocations is how long an administrator's call that takes access away
+	// waits until the Manager's anchors have it. Its answer has the header
+	// AgentKey-Anchored: yes or no. Zero: it does not wait.
+	AnchorRevocations time.Duration
+
 	// Logger takes what an operator should see. Nil: nothing is logged.
 	Logger *slog.Logger
 

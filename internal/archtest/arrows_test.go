@@ -58,6 +58,7 @@ var arrows = map[string]allowed{
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},
 	"refserver/openapi": {},
+	"refserver/anchor": {own: library},
 	"refserver/sink":    {own: []string{"audit", "vault"}},
 	"refserver": {own: append([]string{
 		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/openapi",
@@ -73,7 +74,7 @@ var arrows = map[string]allowed{
 	"refserver/internal/seed": {own: library, others: []string{"github.com/google/uuid"}},
 	"refserver/internal/load": {},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/client", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
+		own: append([]string{"refserver", "refserver/anchor", "refserver/client", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),

@@ -25,9 +25,17 @@ type Options struct {
 	// TrustedProxies are the peers whose X-Forwarded-For is believed. None: the
 	// client is whoever opened the connection.
 	TrustedProxies []netip.Prefix
+
+	// AnchorRevocations is how long what takes access away waits until the Manager's
+	// anchors have it. The header AgentKey-Anchored of the answer then says yes or no.
+	// Zero: it does not wait.
+	AnchorRevocations time.Duration
 }
 
-type api struct{ manager *agentkey.Manager }
+type api struct {
+	manager *agentkey.Manager
+	wait    time.Duration // for anchors
+}
 
 // New returns the handler of the administrators' API. It serves the paths under
 // /api/admin/ and starts nothing. It is safe for concurrent use, and the Manager
@@ -39,12 +47,12 @@ func New(m *agentkey.Manager, o Options) http.Handler { return router(m, o) }
 func Routes() map[string][]string { return router(nil, Options{}).Routes() }
 
 func router(m *agentkey.Manager, o Options) *exchange.Router {
-	a := &api{m}
-	rt := exchange.NewRouter(exchange.Config(o))
+	a := &api{m, o.AnchorRevocations}
+	rt := exchange.NewRouter(exchange.Config{Logger: o.Logger, Clock: o.Clock, TrustedProxies: o.TrustedProxies})
 	for _, r := range a.routes() {
 		h := a.limited(r.serve)
 		if r.free {
-			h = a.unlimited(r.serve)
+			h = a.unlimited(a.anchored(r.serve))
 		}
 		if r.alone {
 			rt.HandleAlone(r.method, prefix+r.path, h)
@@ -171,6 +179,23 @@ func (a *api) limited(h handler) exchange.Handler {
 		if err != nil {
 			return err
 		}
+		return h(x, actor)
+	}
+}
+
+// anchored lets a change wait for the anchors, and says whether they have it.
+func (a *api) anchored(h handler) handler {
+	if a.wait <= 0 {
+		return h
+	}
+	return func(x *exchange.Exchange, actor agentkey.Actor) error {
+		x.Request = x.Request.WithContext(agentkey.AwaitAnchors(x.Ctx(), a.wait, func(anchored bool) {
+			said := "no"
+			if anchored {
+				said = "yes"
+			}
+			x.Header().Set("AgentKey-Anchored", said)
+		}))
 		return h(x, actor)
 	}
 }

@@ -26,6 +26,8 @@ type auditCommands struct {
 	Hold      holdCommands      `cmd:"" help:"Legal holds."`
 	Erase     auditErase        `cmd:"" name:"erase-person" help:"Erase what the log and records say about a person beyond their id."`
 
+	AcceptRestore auditAcceptRestore `cmd:"" help:"Let an installation go on whose database was put back, and lock what went back."`
+
 	Key           auditKey           `cmd:"" help:"Print the public keys that the log's signatures are checked with."`
 	Checkpoint    auditCheckpoint    `cmd:"" help:"Fetch the log's newest signed head, to be kept elsewhere."`
 	Prove         auditProve         `cmd:"" help:"Fetch a proof that an event is in the log, or that the log only grew."`

@@ -73,8 +73,10 @@ func (c *doctorCommand) Run(ctx context.Context, s *session, set *settings) erro
 	if !c.examine(ctx, s, set, x) {
 		x.warn("log", "not looked at: what failed comes first")
 	}
-	x.warn("anchors", "no head is kept elsewhere: whoever holds the signing key could rewrite the log; export it regularly, "+
-		"to where the server's operator can't write")
+	if len(c.Anchor) == 0 {
+		x.warn("anchors", "no head is kept elsewhere: whoever holds the signing key could rewrite the log; export it regularly, "+
+			"to where the server's operator can't write")
+	}
 	if err := x.print(s, c.JSON); err != nil {
 		return err
 	}
@@ -123,6 +125,7 @@ func (c *doctorCommand) examine(ctx context.Context, s *session, set *settings, 
 	if !x.schema(ctx, store, at) || !x.begun(ctx, store, keys, where) || keyErr != nil {
 		return false
 	}
+	c.anchors(ctx, s, at, store, keys, x)
 	return c.installation(ctx, s, store, keys, x)
 }
 

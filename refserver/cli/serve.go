@@ -30,6 +30,7 @@ type serveFlags struct {
 	databaseFlags
 	encryptionFlags
 	limitFlags
+	anchorFlags
 	Sinks        sinkFlags `embed:"" prefix:"audit-" envprefix:"AGENTKEY_AUDIT_"`
 	Listen       string    `env:"AGENTKEY_LISTEN" default:"127.0.0.1:8700" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one. Plain HTTP is served on loopback only."`
 	TLSCert      string    `name:"tls-cert" env:"AGENTKEY_TLS_CERT" placeholder:"FILE" help:"Certificate chain, PEM."`
@@ -137,7 +138,15 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if c.Sinks.Stdout { // which has events only
 		s.stdout = s.stderr
 	}
+	anchors, err := c.anchorFlags.open(s)
+	if err != nil {
+		return err
+	}
+	for _, name := range besides(at, anchors) {
+		log.Warn("the anchor is in the directory of the database: whoever puts that back puts both back", "anchor", name)
+	}
 	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{
+		Anchors: anchors, InitAnchors: c.InitAnchor,
 		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock, Sinks: sinks,
 	})
 	if err != nil {
@@ -167,7 +176,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 
 func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
 	return refserver.Config{
-		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy,
+		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, AnchorRevocations: time.Duration(c.Revocations),
 		Origins: c.CORSOrigins, SecurityContact: c.Contact, Logger: log, Clock: s.options.Clock,
 	}
 }

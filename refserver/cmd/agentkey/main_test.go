@@ -131,7 +131,7 @@ func (r *servers) serve(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(path, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "AGENTKEY_ENCRYPTION_KEY",
-		"AGENTKEY_BOOTSTRAP_TOKEN", "AGENTKEY_DATABASE", "AGENTKEY_KEY_FILE", "AGENTKEY_LIMIT_CREDENTIAL", "AGENTKEY_CONFIG", "GODEBUG"} {
+		"AGENTKEY_BOOTSTRAP_TOKEN", "AGENTKEY_DATABASE", "AGENTKEY_KEY_FILE", "AGENTKEY_LIMIT_CREDENTIAL", "AGENTKEY_CONFIG", "AGENTKEY_ANCHOR", "AGENTKEY_ANCHOR_REVOCATIONS", "GODEBUG"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
