@@ -363,3 +363,35 @@ func TestAcceptRestore(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(again[len(again)-1].Epoch, int64(3))
 }
+
+// remembers is an anchor that knows sizes alone, as a witness does.
+type remembers struct {
+	mu    sync.Mutex
+	sizes map[string]int64 // by origin
+}
+
+func (r *remembers) Name() string { return "remembers" }
+
+func (r *remembers) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := h.FollowsSize(ctx, r.sizes[h.Origin]); err != nil {
+		return err
+	}
+	r.sizes[h.Origin] = h.Size
+	return nil
+}
+
+// wentBack is a Manager on the scene's storage for which an anchor remembers more than
+// there is.
+func (s *scene) wentBack() *agentkey.Manager {
+	s.t.Helper()
+	head, err := s.LatestCheckpoint(s.t.Context(), asHost(s.Owner))
+	s.noErr(err)
+	m, err := agentkey.New(s.t.Context(), agentkey.Config{
+		Storage: s.faults, Keys: s.keys, Clock: s.Clock.Now, Policies: agentkeytest.Unlimited(), Restoring: true,
+		Anchors: []agentkey.Anchor{&remembers{sizes: map[string]int64{head.Origin: head.Size + 10}}},
+	})
+	s.noErr(err)
+	return m
+}

@@ -386,6 +386,16 @@ func organizationFaults() []faultOperation {
 				return answer(s.Diagnose(ctx, agentkey.Operator("test"), agentkey.DiagnoseInput{}))
 			}
 		}},
+		{method: "AcceptRestore", parts: true, loose: true, ends: true, prepare: func(s *scene) call {
+			m := s.wentBack()
+			return func(ctx context.Context) (any, error) {
+				return answer(m.AcceptRestore(ctx, agentkey.Operator("test"), agentkey.AcceptRestoreInput{Reason: "disk failed"}))
+			}
+		}},
+		{method: "Anchored", prepare: func(s *scene) call {
+			m := s.wentBack()
+			return func(ctx context.Context) (any, error) { return answer(m.Anchored(ctx)) }
+		}},
 		{method: "UpdateOrganization", prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return answer(s.UpdateOrganization(ctx, s.Owner, "renamed")) }
 		}},
