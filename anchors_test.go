@@ -109,8 +109,8 @@ func anchoredSite(t *testing.T) (*burglary, *notebook) {
 	return c, n
 }
 
-// putBack replaces the whole database, with what began since.
-func (c *burglary) putBack() {
+// restoreAll replaces the whole database, with what began since.
+func (c *burglary) restoreAll() {
 	c.t.Helper()
 	c.reset(c.t)
 }
@@ -124,7 +124,7 @@ func TestDatabasePutBackIsRefused(t *testing.T) {
 	is.True(errors.Is(c.vend(c.bot, c.shared), agentkey.ErrRevoked))
 	c.close()
 	before := n.copy()
-	c.putBack()
+	c.restoreAll()
 	err := c.startWith(nil, n)
 	is.True(errors.Is(err, agentkey.ErrRolledBack))
 	is.True(strings.Contains(err.Error(), "notes"))
@@ -147,7 +147,7 @@ func TestForkIsRefused(t *testing.T) {
 	is.NoErr(c.startWith(initAnchors, n))
 	is.NoErr(c.vend(c.bot, c.shared))
 	c.close()
-	c.putBack()
+	c.restoreAll()
 	is.NoErr(c.start())
 	for range 3 {
 		is.NoErr(c.vend(c.bot, c.shared))
@@ -266,7 +266,7 @@ func TestRunningServerNotices(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- c.m.Run(ctx) }()
 	until(t, func() bool { return len(c.logged(systemLog, audit.ActionServerStarted)) > 0 })
-	c.putBack2()
+	c.restoreUnder()
 	until(t, func() bool { return errors.Is(c.m.Ready(t.Context()), agentkey.ErrRolledBack) })
 	is.True(errors.Is(c.vend(c.bot, c.personal), agentkey.ErrRolledBack))
 	is.True(errors.Is(c.vendFor(c.other, c.otherBot, c.otherTool), agentkey.ErrRolledBack)) // nothing at all
@@ -274,10 +274,10 @@ func TestRunningServerNotices(t *testing.T) {
 	is.True(errors.Is(<-ended, agentkey.ErrRolledBack))
 }
 
-// putBack2 is putBack under a running Manager.
-func (c *burglary) putBack2() {
+// restoreUnder is restoreAll under a running Manager.
+func (c *burglary) restoreUnder() {
 	m := c.m
-	c.putBack()
+	c.restoreAll()
 	c.m = m
 }
 
@@ -308,7 +308,7 @@ func TestAcceptRestore(t *testing.T) {
 	is.NoErr(c.vend(c.bot, c.personal))
 	c.close()
 	lostHead := n.get(c.org)
-	c.putBack()
+	c.restoreAll()
 
 	is.NoErr(c.startWith(restoring, n))
 	is.True(errors.Is(c.vend(c.bot, c.personal), agentkey.ErrRolledBack))
