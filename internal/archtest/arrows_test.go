@@ -58,7 +58,7 @@ var arrows = map[string]allowed{
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},
 	"refserver/openapi": {},
-	"refserver/anchor": {own: library},
+	"refserver/anchor":  {own: library},
 	"refserver/sink":    {own: []string{"audit", "vault"}},
 	"refserver": {own: append([]string{
 		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/openapi",

@@ -23,7 +23,7 @@ agentkey doctor --database sqlite:/var/lib/agentkey/agentkey.db --key-file /etc/
 agentkey doctor crypto
 agentkey doctor crypto --all --json`,
 	"audit accept-restore": `# After a backup was put back, with the settings of the server, which is stopped:
-agentkey audit accept-restore --anchor file:/mnt/anchors --reason 'disk failed, backup of Sunday' --yes`,
+agentkey audit accept-restore --anchor file:/var/anchors --reason 'disk failed, backup of Sunday' --yes`,
 	"demo": `agentkey demo`,
 	"bench": `# This machine and its disk, with SQLite:
 agentkey bench --agents 1000 --grants 5000 --events 100000
