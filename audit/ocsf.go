@@ -234,12 +234,10 @@ func ocsfActorOf(e *Event, p Personal) *ocsfActor {
 	return &ocsfActor{User: ocsfPrincipal(e, p)}
 }
 
-// ocsfPrincipal is who acted, or tried to.
+// ocsfPrincipal is who acted, or tried to. This version of the schema has no type for services, such as agents.
 func ocsfPrincipal(e *Event, p Personal) *ocsfUser {
 	u := &ocsfUser{UID: e.Actor.ID, Name: p.ActorLabel, TypeID: ocsfOther, Type: e.Actor.Kind, Credential: e.Actor.Credential}
 	switch e.Actor.Kind {
-	case ActorAgent:
-		u.TypeID = 4 // service
 	case ActorHuman:
 		u.TypeID = 1
 	case ActorSystem:

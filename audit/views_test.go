@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,33 +45,31 @@ func everyAction(t *testing.T) *logbook {
 	return b
 }
 
-// ocsfSchema is what testdata/ocsf.json holds of the published schema: of each
-// class and object the attributes that are required, and those of which at least
-// one is.
+// ocsfSchema is what testdata/ocsf.json holds of the published schema.
 type ocsfSchema struct {
 	Version string
-	Classes map[string]struct {
-		Name       string
-		Category   int
-		Activities []int
-		Required   []string
-		AtLeastOne []string `json:"at_least_one"`
-		Attributes []string
-	}
-	Objects map[string]struct {
-		Required   []string
+	Classes map[string]ocsfObject
+	Objects map[string]ocsfObject
+}
+
+// ocsfObject is a class or an object: its attributes, and of which at least one is there.
+type ocsfObject struct {
+	Category    int
+	Constraints struct {
 		AtLeastOne []string `json:"at_least_one"`
 	}
-	Types map[string]string // the object that an attribute holds, by its path
+	Attributes map[string]struct {
+		Type     string // a base type of the schema, or an object's name
+		Array    bool
+		Required bool
+		Enum     []float64
+	}
 }
 
 func TestOCSFHasWhatTheSchemaRequires(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	text, err := os.ReadFile("testdata/ocsf.json")
-	is.NoErr(err)
-	var schema ocsfSchema
-	is.NoErr(json.Unmarshal(text, &schema))
+	schema := readOCSF(t)
 	is.Equal(schema.Version, audit.OCSFVersion)
 	b := everyAction(t)
 	b.lines[3].Content, b.lines[3].Personal = nil, nil // removed by retention: left out
@@ -104,77 +104,116 @@ func TestOCSFHasWhatTheSchemaRequires(t *testing.T) {
 	is.Equal(len(seen), len(schema.Classes)) // each class occurs
 }
 
+// check holds an event against its class.
 func (s ocsfSchema) check(class string, e map[string]any) error {
 	c, ok := s.Classes[class]
 	if !ok {
 		return fmt.Errorf("class %s is not described", class)
 	}
-	activity := int(e["activity_id"].(float64))
-	uid := int(e["class_uid"].(float64))
-	switch {
-	case int(e["category_uid"].(float64)) != c.Category:
-		return errors.New("another category")
-	case int(e["type_uid"].(float64)) != uid*100+activity:
+	if e["type_uid"] != e["class_uid"].(float64)*100+e["activity_id"].(float64) {
 		return errors.New("another type")
 	}
-	known := activity == 99
-	for _, a := range c.Activities {
-		known = known || a == activity
+	if other := e["activity_id"] == 99.0; other != (e["activity_name"] != nil) {
+		return errors.New("a name is for other activities, which need one")
 	}
-	if !known {
-		return fmt.Errorf("activity %d is not of class %s", activity, class)
-	}
-	for name := range e {
-		if !strings.Contains(" "+strings.Join(c.Attributes, " ")+" ", " "+name+" ") {
-			return fmt.Errorf("class %s has no attribute %s", class, name)
-		}
-	}
-	if err := has(e, c.Required, c.AtLeastOne); err != nil {
-		return err
-	}
-	return s.objects("", e)
+	return s.object(class, c, e)
 }
 
-// objects checks what lies within, as far as it is described.
-func (s ocsfSchema) objects(path string, e map[string]any) error {
-	for name, v := range e {
-		at := strings.TrimPrefix(path+"."+name, ".")
-		if list, ok := v.([]any); ok && len(list) > 0 {
-			v = list[0]
+// object holds a class or an object against its description, and what lies within.
+func (s ocsfSchema) object(path string, o ocsfObject, v map[string]any) error {
+	for name, a := range o.Attributes {
+		if _, there := v[name]; a.Required && !there {
+			return fmt.Errorf("%s.%s is missing", path, name)
 		}
+	}
+	if one := o.Constraints.AtLeastOne; len(one) > 0 && !slices.ContainsFunc(one, func(name string) bool { return v[name] != nil }) {
+		return fmt.Errorf("%s has none of %v", path, one)
+	}
+	for name, value := range v {
+		at := path + "." + name
+		a, known := o.Attributes[name]
+		if !known {
+			return fmt.Errorf("%s is no attribute", at)
+		}
+		all, list := value.([]any)
+		if list != a.Array {
+			return fmt.Errorf("%s is an array, or should be", at)
+		}
+		if !list {
+			all = []any{value}
+		}
+		for _, one := range all {
+			if err := s.value(at, a.Type, a.Enum, one); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s ocsfSchema) value(at, kind string, enum []float64, v any) error {
+	switch kind {
+	case "string_t":
+		if text, ok := v.(string); !ok || text == "" {
+			return fmt.Errorf("%s is no text", at)
+		}
+	case "integer_t", "long_t":
+		n, ok := v.(float64)
+		if !ok || n != math.Trunc(n) || len(enum) > 0 && !slices.Contains(enum, n) {
+			return fmt.Errorf("%s is no such number", at)
+		}
+	case "object": // of any attributes
+	default:
+		o, known := s.Objects[kind]
 		inner, ok := v.(map[string]any)
-		if !ok || name == "unmapped" {
-			continue
+		if !known || !ok {
+			return fmt.Errorf("%s is no %s that is described", at, kind)
 		}
-		o, ok := s.Objects[s.Types[at]]
-		if !ok {
-			return fmt.Errorf("%s is not described", at)
-		}
-		if err := has(inner, o.Required, o.AtLeastOne); err != nil {
-			return fmt.Errorf("%s: %w", at, err)
-		}
-		if err := s.objects(at, inner); err != nil {
-			return err
-		}
+		return s.object(at, o, inner)
 	}
 	return nil
 }
 
-func has(e map[string]any, required, atLeastOne []string) error {
-	for _, name := range required {
-		if v, ok := e[name]; !ok || v == "" {
-			return fmt.Errorf("%s is missing", name)
+// TestOCSFSchemaRefuses shows that the description finds what is not so.
+func TestOCSFSchemaRefuses(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	schema := readOCSF(t)
+	var out bytes.Buffer
+	b := newLogbook(t, organization, 3)
+	is.NoErr(audit.ExportOCSF(t.Context(), &out, "origin", b.source()))
+	last := slices.Collect(strings.Lines(out.String()))[2]
+	sound := func() (e map[string]any) { is.NoErr(json.Unmarshal([]byte(last), &e)); return e }
+	is.NoErr(schema.check("6003", sound()))
+	for name, change := range map[string]func(e map[string]any){
+		"missing":         func(e map[string]any) { delete(e, "actor") },
+		"missing within":  func(e map[string]any) { delete(e["metadata"].(map[string]any), "version") },
+		"unknown":         func(e map[string]any) { e["flavour"] = "x" },
+		"unknown within":  func(e map[string]any) { e["api"].(map[string]any)["flavour"] = "x" },
+		"none of several": func(e map[string]any) { e["src_endpoint"] = map[string]any{} },
+		"not in the enum": func(e map[string]any) { e["severity_id"] = 7.0 },
+		"another class's": func(e map[string]any) { e["class_uid"], e["type_uid"] = 3001.0, 300102.0 },
+		"type":            func(e map[string]any) { e["type_uid"] = 1.0 },
+		"not a list":      func(e map[string]any) { e["resources"] = map[string]any{"uid": "x"} },
+		"not a text":      func(e map[string]any) { e["message"] = 1.0 },
+	} {
+		e := sound()
+		if change(e); schema.check("6003", e) == nil {
+			t.Errorf("%s is let pass", name)
 		}
 	}
-	for _, name := range atLeastOne {
-		if v, ok := e[name]; ok && v != "" {
-			return nil
-		}
+}
+
+func readOCSF(t *testing.T) (s ocsfSchema) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/ocsf.json")
+	if err == nil {
+		err = json.Unmarshal(text, &s)
 	}
-	if len(atLeastOne) > 0 {
-		return fmt.Errorf("none of %v", atLeastOne)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return nil
+	return s
 }
 
 func TestCSV(t *testing.T) {
