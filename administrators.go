@@ -410,13 +410,18 @@ func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
 		if err != nil || p.Revoked {
 			return err
 		}
-		p.Revoked = true
-		e := u.event(a.who(), audit.ActionTokenRevoked)
-		e.Target = audit.Ref{Kind: audit.KindToken, ID: p.ID}
-		e.Details = map[string]string{"administrator": p.Administrator}
-		_, err = u.putToken(e, r.ID, r.Revision+1, p)
-		return err
+		return u.revokeToken(a.who(), r, p)
 	})
+}
+
+// revokeToken ends a token that is not revoked.
+func (u *unit) revokeToken(w who, r storage.Record, p tokenPayload) error {
+	p.Revoked = true
+	e := u.event(w, audit.ActionTokenRevoked)
+	e.Target = audit.Ref{Kind: audit.KindToken, ID: p.ID}
+	e.Details = map[string]string{"administrator": p.Administrator}
+	_, err := u.putToken(e, r.ID, r.Revision+1, p)
+	return err
 }
 
 // The indexes of tokens.

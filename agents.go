@@ -33,7 +33,7 @@ func (m *Manager) RegisterAgent(ctx context.Context, a Actor, in RegisterAgentIn
 	err := m.act(ctx, a, needs{}, func(u *unit) error {
 		agent.CreatedAt, key.CreatedAt = u.now, u.now
 		key.ExpiresAt = after(u.now, in.KeyExpiresIn)
-		e := u.agentEvent(a, audit.ActionAgentCreated, agent)
+		e := u.agentEvent(a.who(), audit.ActionAgentCreated, agent)
 		if err := u.putAgent(e, agent); err != nil {
 			return err
 		}
@@ -62,8 +62,8 @@ func after(now int64, d time.Duration) int64 {
 	return now + duration(d)
 }
 
-func (u *unit) agentEvent(a Actor, action audit.Action, agent storage.Agent) *entry {
-	e := u.event(a.who(), action)
+func (u *unit) agentEvent(w who, action audit.Action, agent storage.Agent) *entry {
+	e := u.event(w, action)
 	e.Agent, e.Target = agent.ID, audit.Ref{Kind: audit.KindAgent, ID: agent.ID}
 	e.personal.AgentLabel = agent.Name
 	return e
@@ -94,7 +94,7 @@ func (m *Manager) UpdateAgent(ctx context.Context, a Actor, id string, in Update
 		set(&agent.Description, in.Description)
 		set(&agent.Owner, in.Owner)
 		agent.Revision++
-		return u.putAgent(u.agentEvent(a, audit.ActionAgentUpdated, agent), agent)
+		return u.putAgent(u.agentEvent(a.who(), audit.ActionAgentUpdated, agent), agent)
 	})
 	if err != nil {
 		return AgentView{}, err
@@ -117,23 +117,27 @@ func (m *Manager) SuspendAgent(ctx context.Context, a Actor, id string) (Suspend
 	}
 	var out SuspendedAgent
 	n := needs{grantsOf: []storage.GrantQuery{{Agent: id, Statuses: open}}, named: true, credentials: true, approvals: true}
-	err := m.changeAgent(ctx, a, id, n, func(u *unit, agent storage.Agent) error {
-		out = SuspendedAgent{Agent: agent}
-		if agent.Status == storage.AgentSuspended {
-			return nil
-		}
-		e := u.agentEvent(a, audit.ActionAgentSuspended, agent)
-		e.From, e.To = string(agent.Status), string(storage.AgentSuspended)
-		agent.Status = storage.AgentSuspended
-		agent.Revision++
-		if err := u.putAgent(e, agent); err != nil {
-			return err
-		}
-		out.Agent = u.agents[id]
-		var err error
-		out.Revoked, err = u.revokeOpen(a, agent)
+	err := m.changeAgent(ctx, a, id, n, func(u *unit, agent storage.Agent) (err error) {
+		out, err = u.suspend(a.who(), a.decider(), agent)
 		return err
 	})
+	return out, err
+}
+
+// suspend suspends an agent that is not suspended yet, and revokes its open grants.
+func (u *unit) suspend(w who, by grants.Decider, agent storage.Agent) (out SuspendedAgent, err error) {
+	if agent.Status == storage.AgentSuspended {
+		return SuspendedAgent{Agent: agent}, nil
+	}
+	e := u.agentEvent(w, audit.ActionAgentSuspended, agent)
+	e.From, e.To = string(agent.Status), string(storage.AgentSuspended)
+	agent.Status = storage.AgentSuspended
+	agent.Revision++
+	if err := u.putAgent(e, agent); err != nil {
+		return out, err
+	}
+	out.Agent = u.agents[agent.ID]
+	out.Revoked, err = u.revokeOpen(w, by, agent)
 	return out, err
 }
 
@@ -141,9 +145,9 @@ func (m *Manager) SuspendAgent(ctx context.Context, a Actor, id string) (Suspend
 var open = []grants.Status{grants.StatusPending, grants.StatusApproved}
 
 // revokeOpen revokes all open grants of an agent.
-func (u *unit) revokeOpen(a Actor, agent storage.Agent) (revoked int, err error) {
+func (u *unit) revokeOpen(w who, by grants.Decider, agent storage.Agent) (revoked int, err error) {
 	for _, g := range u.sortedGrants(every) {
-		t, err := grants.RevokeOpen(g, a.decider(), u.now)
+		t, err := grants.RevokeOpen(g, by, u.now)
 		if err != nil {
 			return 0, grantError(err)
 		}
@@ -151,7 +155,7 @@ func (u *unit) revokeOpen(a Actor, agent storage.Agent) (revoked int, err error)
 		case grants.EventNone:
 			continue
 		case grants.EventRevoked:
-			e := u.event(a.who(), audit.ActionGrantRevoked)
+			e := u.event(w, audit.ActionGrantRevoked)
 			u.dropCredential(e, t.Grant)
 			if err := u.transition(e, t, agent, u.tools[g.Tool]); err != nil {
 				return 0, err
@@ -176,7 +180,7 @@ func (m *Manager) ReactivateAgent(ctx context.Context, a Actor, id string) (Agen
 		if agent.Status != storage.AgentSuspended {
 			return ErrAgentActive
 		}
-		e := u.agentEvent(a, audit.ActionAgentReactivated, agent)
+		e := u.agentEvent(a.who(), audit.ActionAgentReactivated, agent)
 		e.From, e.To = string(agent.Status), string(storage.AgentActive)
 		agent.Status = storage.AgentActive
 		agent.Revision++
@@ -205,7 +209,7 @@ func (m *Manager) RotateKey(ctx context.Context, a Actor, id string, in RotateKe
 		Status: storage.KeyActive, Addresses: in.Addresses, Revision: 1,
 	}
 	err := m.changeAgent(ctx, a, id, needs{keysOfAgents: []string{id}}, func(u *unit, agent storage.Agent) error {
-		e := u.agentEvent(a, audit.ActionAgentKeyRotated, agent)
+		e := u.agentEvent(a.who(), audit.ActionAgentKeyRotated, agent)
 		for _, k := range u.sortedKeys() {
 			if k.Status != storage.KeyActive {
 				continue
@@ -245,11 +249,16 @@ func (m *Manager) RevokeKey(ctx context.Context, a Actor, agent, key string) err
 		if k.Status != storage.KeyActive {
 			return nil
 		}
-		e := u.agentEvent(a, audit.ActionAgentKeyRevoked, agent)
-		e.Target = audit.Ref{Kind: audit.KindKey, ID: k.ID}
-		e.From, e.To = string(k.Status), string(storage.KeyRevoked)
-		k.Status = storage.KeyRevoked
-		k.Revision++
-		return u.putKey(e, k)
+		return u.revokeKey(a.who(), agent, k)
 	})
+}
+
+// revokeKey ends an active key.
+func (u *unit) revokeKey(w who, agent storage.Agent, k storage.Key) error {
+	e := u.agentEvent(w, audit.ActionAgentKeyRevoked, agent)
+	e.Target = audit.Ref{Kind: audit.KindKey, ID: k.ID}
+	e.From, e.To = string(k.Status), string(storage.KeyRevoked)
+	k.Status = storage.KeyRevoked
+	k.Revision++
+	return u.putKey(e, k)
 }

@@ -271,7 +271,7 @@ func asHost(a agentkey.Actor) agentkey.Actor {
 }
 
 // outbox fails unless there is one notification for each request and for each
-// suggestion that became pending.
+// suggestion that became pending, and for each leak that ended something.
 func (s *scene) outbox() {
 	s.t.Helper()
 	asked, sent := 0, 0
@@ -283,6 +283,10 @@ func (s *scene) outbox() {
 			asked++
 		case audit.ActionToolSuggestionSupported:
 			if e.From == string(agentkey.SuggestionDismissed) {
+				asked++
+			}
+		case audit.ActionAgentKeyLeaked, audit.ActionTokenLeaked:
+			if e.Details["in_use"] == "true" {
 				asked++
 			}
 		case audit.ActionNotificationSent:

@@ -21,6 +21,7 @@ type Notification struct {
 	ToolURL      string    `json:"toolUrl,omitempty"`    // of a tool that is suggested
 	Suggestion   string    `json:"suggestion,omitempty"` // its id
 	Learned      string    `json:"learned,omitempty"`    // what is proposed for a tool's instructions
+	Key          string    `json:"key,omitempty"`        // the id of a key or token that leaked
 	Reason       string    `json:"reason,omitempty"`
 }
 
@@ -32,6 +33,8 @@ const (
 	TopicAccessRequested       Topic = "access_requested" // also when it is asked again
 	TopicToolSuggested         Topic = "tool_suggested"   // also when it is again, after a dismissal
 	TopicInstructionsSuggested Topic = "instructions_suggested"
+	TopicKeyLeaked             Topic = "key_leaked"   // an agent's key was found; the agent is suspended
+	TopicTokenLeaked           Topic = "token_leaked" // an administrator's token was found, and is revoked
 )
 
 // Notifier delivers notifications. Run calls it, one at a time for each lease:

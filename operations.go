@@ -23,6 +23,8 @@ const (
 	OpReactivateAgent Operation = "agents.reactivate"
 	OpRotateKey       Operation = "agents.rotate_key"
 	OpRevokeKey       Operation = "agents.revoke_key"
+	OpReportLeak      Operation = "incidents.report_leak"
+	OpReportIncident  Operation = "incidents.report"
 
 	OpReadTools         Operation = "tools.read"
 	OpAddTool           Operation = "tools.create"
@@ -114,6 +116,8 @@ var rules = map[Operation]rule{
 	OpReactivateAgent: {roles: admins, change: true},
 	OpRotateKey:       {roles: admins, change: true},
 	OpRevokeKey:       {roles: approvers, change: true, free: true},
+	OpReportLeak:      {roles: approvers, change: true, free: true},
+	OpReportIncident:  {roles: everyone},
 
 	OpReadTools:         {roles: everyone},
 	OpAddTool:           {roles: admins, change: true},

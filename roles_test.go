@@ -134,6 +134,11 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpRevokeKey: {
 		func(s *stage, a agentkey.Actor) error { return s.RevokeKey(s.t.Context(), a, s.bot.ID, s.key) },
 	},
+	agentkey.OpReportLeak: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.ReportOwnLeak(s.t.Context(), a, agentkey.LeakReport{Secret: agentkey.NewSecret([]byte("sk_agent_unknown"))}))
+		},
+	},
 	agentkey.OpReadTools: {
 		func(s *stage, a agentkey.Actor) error { return second(s.Tools(s.t.Context(), a, agentkey.ListInput{})) },
 		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Tool(s.t.Context(), a, s.tool.ID)) },
@@ -411,6 +416,7 @@ var may = map[agentkey.Operation]string{
 	agentkey.OpReadAdministrators: "oapu", agentkey.OpManageAdministrators: "o", agentkey.OpManageOwnTokens: "oapu", agentkey.OpManageTokens: "o",
 	agentkey.OpRemoveAdministrator: "o", agentkey.OpRevokeOwnToken: "oapu", agentkey.OpRevokeToken: "o",
 	agentkey.OpReadAudit: "oapu", agentkey.OpExportAudit: "oau", agentkey.OpVerifyAudit: "oau", agentkey.OpRecord: "oa",
+	agentkey.OpReportLeak: "oap", agentkey.OpReportIncident: "oapu",
 	agentkey.OpReadRetention: "oau", agentkey.OpSetRetention: "o", agentkey.OpManageHolds: "o", agentkey.OpPlanErasure: "o",
 	agentkey.OpErasePerson: "o", agentkey.OpTailAudit: "oau", agentkey.OpReadShipping: "oau",
 	agentkey.OpReadKeys: "oau", agentkey.OpRotateKeys: "o", agentkey.OpReseal: "o", agentkey.OpRewrapKeys: "o", agentkey.OpRotateSigningKey: "o",

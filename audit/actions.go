@@ -41,6 +41,7 @@ const (
 	ActionAgentKeyRotated       Action = "agent.key_rotated"
 	ActionAgentKeyRevoked       Action = "agent.key_revoked"
 	ActionAgentKeyExpired       Action = "agent.key_expired"
+	ActionAgentKeyLeaked        Action = "agent.key_leaked"        // somebody found it where it must not be
 	ActionAuthFailed            Action = "auth.failed"             // aggregate of failed authentication, in the system log
 	ActionAuthRejected          Action = "auth.rejected"           // a known key that is expired, revoked or used from elsewhere
 	ActionAuthRejectedSuspended Action = "auth.rejected_suspended" // a key of a suspended agent
@@ -104,6 +105,7 @@ const (
 	ActionTokenCreated                Action = "token.created"
 	ActionTokenRevoked                Action = "token.revoked"
 	ActionTokenExpired                Action = "token.expired"
+	ActionTokenLeaked                 Action = "token.leaked"          // somebody found it where it must not be
 	ActionAuthorizationRefused        Action = "authorization.refused" // an actor lacked the role
 	ActionRequestRateLimited          Action = "request.rate_limited"  // the detail "tier" names the limit
 	ActionNotificationSettingsUpdated Action = "notification.settings.updated"
@@ -145,6 +147,7 @@ var known = [...]Action{
 	ActionAgentCreated,
 	ActionAgentKeyAdded,
 	ActionAgentKeyExpired,
+	ActionAgentKeyLeaked,
 	ActionAgentKeyRevoked,
 	ActionAgentKeyRotated,
 	ActionAgentReactivated,
@@ -211,6 +214,7 @@ var known = [...]Action{
 	ActionStoreMigrated,
 	ActionTokenCreated,
 	ActionTokenExpired,
+	ActionTokenLeaked,
 	ActionTokenRevoked,
 	ActionToolCreated,
 	ActionToolCredentialExpired,

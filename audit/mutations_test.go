@@ -107,7 +107,8 @@ func judge(r audit.Report, ds []*damage) (exact map[*damage]bool, err error) {
 				found, accused[i] = true, true
 			}
 			follows := d.reach == onward || d.reach == pushed
-			if f.From >= d.below && (follows || f.From < d.above) {
+			next := f.From == d.to+1 // the checkpoint that came too early for want of lines
+			if f.From >= d.below && (follows || next || f.From < d.above) {
 				accused[i] = true
 			}
 		}

@@ -1,0 +1,38 @@
+package agentkey_test
+
+import (
+	"context"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+)
+
+func incidentFaults() []faultOperation {
+	found := func(secret []byte) agentkey.LeakReport {
+		return agentkey.LeakReport{Secret: agentkey.NewSecret(secret), Source: "content", URL: "https://git.example.com/acme"}
+	}
+	key := func(s *scene) []byte {
+		s.ask(s.perAgent("GitHub"))
+		issued, err := s.RotateKey(s.t.Context(), s.Owner, s.bot.ID, agentkey.RotateKeyInput{})
+		s.noErr(err)
+		return issued.Secret.Bytes()
+	}
+	return []faultOperation{
+		{method: "ReportLeak", prepare: func(s *scene) call {
+			secret := key(s)
+			return func(ctx context.Context) (any, error) {
+				return answer(s.ReportLeak(ctx, agentkey.RequestContext{}, found(secret)))
+			}
+		}},
+		{method: "ReportLeak", variant: "of a token", prepare: func(s *scene) call {
+			token, err := s.CreateToken(s.t.Context(), s.Owner, agentkey.CreateTokenInput{Name: "laptop"})
+			s.noErr(err)
+			return func(ctx context.Context) (any, error) {
+				return answer(s.ReportLeak(ctx, agentkey.RequestContext{}, found(token.Secret.Bytes())))
+			}
+		}},
+		{method: "ReportOwnLeak", prepare: func(s *scene) call {
+			secret := key(s)
+			return func(ctx context.Context) (any, error) { return answer(s.ReportOwnLeak(ctx, s.Owner, found(secret))) }
+		}},
+	}
+}
