@@ -4,6 +4,7 @@ import (
 	"context"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
 )
 
 func incidentFaults() []faultOperation {
@@ -28,6 +29,25 @@ func incidentFaults() []faultOperation {
 			s.noErr(err)
 			return func(ctx context.Context) (any, error) {
 				return answer(s.ReportLeak(ctx, agentkey.RequestContext{}, found(token.Secret.Bytes())))
+			}
+		}},
+		{method: "IncidentReport", parts: true, prepare: func(s *scene) call {
+			return func(ctx context.Context) (any, error) {
+				r, err := s.IncidentReport(ctx, s.Owner, agentkey.IncidentInput{Agent: s.bot.ID, Since: agentkeytest.Epoch})
+				if err != nil {
+					return r, err
+				}
+				for _, err := range r.Events(ctx) {
+					if err != nil {
+						return r, err
+					}
+				}
+				for _, err := range r.OpenGrants(ctx) {
+					if err != nil {
+						return r, err
+					}
+				}
+				return r, nil
 			}
 		}},
 		{method: "ReportOwnLeak", prepare: func(s *scene) call {

@@ -139,6 +139,11 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 			return second(s.ReportOwnLeak(s.t.Context(), a, agentkey.LeakReport{Secret: agentkey.NewSecret([]byte("sk_agent_unknown"))}))
 		},
 	},
+	agentkey.OpReportIncident: {
+		func(s *stage, a agentkey.Actor) error {
+			return second(s.IncidentReport(s.t.Context(), a, agentkey.IncidentInput{Agent: s.bot.ID, Since: agentkeytest.Epoch}))
+		},
+	},
 	agentkey.OpReadTools: {
 		func(s *stage, a agentkey.Actor) error { return second(s.Tools(s.t.Context(), a, agentkey.ListInput{})) },
 		func(s *stage, a agentkey.Actor) error { return second(s.Manager.Tool(s.t.Context(), a, s.tool.ID)) },
