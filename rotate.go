@@ -14,7 +14,7 @@ import (
 
 // turnLength is for how long a process takes its turn at a rotation. One that
 // ends without a word is followed by another after that.
-const turnLength = 30 * time.Second
+const turnLength = 6 * time.Second
 
 // lease is a turn that is kept for as long as a piece of work goes on.
 type lease struct {

@@ -1,0 +1,120 @@
+package agentkey_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// vending is 16 goroutines that vend until stopped, and how long each vend took.
+func vending(tb testing.TB, k *agentkeytest.Kit, caller agentkey.Caller, tools []agentkey.Tool, work func()) (p99 time.Duration, vends int) {
+	tb.Helper()
+	ctx, stop := context.WithCancel(tb.Context())
+	var mu sync.Mutex
+	var all []time.Duration
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			var took []time.Duration
+			for i := g; ctx.Err() == nil; i += 16 {
+				began := time.Now()
+				v, err := k.Vend(tb.Context(), caller, tools[i%len(tools)].ID)
+				if err != nil {
+					tb.Errorf("vend: %v", err)
+					return
+				}
+				v.Credential.Destroy()
+				took = append(took, time.Since(began))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+		})
+	}
+	work()
+	stop()
+	wg.Wait()
+	slices.Sort(all)
+	return all[len(all)*99/100], len(all)
+}
+
+// resealable is a Manager over SQLite with so many values, of which some are vended.
+func resealable(tb testing.TB, values int) (*agentkeytest.Kit, agentkey.Caller, []agentkey.Tool) {
+	tb.Helper()
+	k := agentkeytest.New(tb, func(c *agentkey.Config) {
+		c.Storage, c.Clock = dbtest.SQLite(tb)(tb), time.Now
+	})
+	agent, caller := k.Agent("bot")
+	tools := make([]agentkey.Tool, values)
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := g; i < values; i += 16 {
+				t, err := k.AddTool(tb.Context(), k.Owner, agentkey.AddToolInput{
+					Name: fmt.Sprintf("Tool %d", i), AuthType: "api_key", Mode: storage.Shared, Credential: agentkey.NewSecret([]byte("oth_api_test_1")),
+				})
+				if err != nil {
+					tb.Error(err)
+					return
+				}
+				tools[i] = t.Tool
+			}
+		})
+	}
+	wg.Wait()
+	few := tools[:min(values, 32)]
+	for _, t := range few {
+		k.Allow(agent, t)
+	}
+	return k, caller, few
+}
+
+func resealed(tb testing.TB, k *agentkeytest.Kit) {
+	is := is.New(tb)
+	_, err := k.RotateDataKeys(tb.Context(), k.Owner, agentkey.RotateDataKeysInput{})
+	is.NoErr(err)
+	_, err = k.Reseal(tb.Context(), k.Owner)
+	is.NoErr(err)
+	done, err := k.ContinueRotations(tb.Context())
+	is.NoErr(err)
+	is.True(done)
+}
+
+// No vend fails while everything is sealed anew.
+func TestVendWhileResealing(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k, caller, tools := resealable(t, 100)
+	_, vends := vending(t, k, caller, tools, func() { resealed(t, k) })
+	is.True(vends > 0)
+	status, err := k.KeysStatus(t.Context(), k.Owner, agentkey.KeysStatusInput{Count: true})
+	is.NoErr(err)
+	is.Equal(status.Reseal, int64(0))
+	d, err := k.Diagnose(t.Context(), agentkey.Operator("test"), agentkey.DiagnoseInput{All: true})
+	is.NoErr(err)
+	is.Equal(d.Findings, nil)
+}
+
+// BenchmarkVendWhileResealing compares the 99th percentile of vends by 16 goroutines
+// while 4000 values and their rows are sealed anew with that of before.
+func BenchmarkVendWhileResealing(b *testing.B) {
+	k, caller, tools := resealable(b, 4000)
+	for b.Loop() {
+		before, _ := vending(b, k, caller, tools, func() { <-time.After(5 * time.Second) })
+		during, vends := vending(b, k, caller, tools, func() { resealed(b, k) })
+		b.ReportMetric(float64(before.Microseconds())/1000, "ms-p99-before")
+		b.ReportMetric(float64(during.Microseconds())/1000, "ms-p99-during")
+		b.ReportMetric(float64(during)/float64(before), "ratio")
+		b.ReportMetric(float64(vends), "vends")
+	}
+}
