@@ -106,7 +106,7 @@ func (c *doctorCrypto) diagnose(ctx context.Context, s *session, store *bunstore
 	d, err = m.Diagnose(ctx, operator(), agentkey.DiagnoseInput{
 		Organization: c.Organization, Sample: c.Sample, All: c.All,
 		Progress: func(d agentkey.Diagnosis) {
-			shown.set(fmt.Sprintf("organization %d of %d, %s, %s", d.Organizations, organizations, plural(d.Rows, "row"), plural(d.Values, "value")))
+			shown.set(fmt.Sprintf("%s organizations, %s, %s", bar(d.Organizations-1, organizations), plural(d.Rows, "row"), plural(d.Values, "value")))
 		},
 	})
 	shown.end()
@@ -146,12 +146,12 @@ func (x *examination) diagnosed(d agentkey.Diagnosis, whole bool) {
 	}
 	x.clear("data keys", "%s of %s unwrap to what their ids say, and none sealed more than it may", plural(d.DataKeys, "key"), plural(d.Organizations, "organization"))
 	if d.Rewrap > 0 {
-		x.warn("data keys", "%s wrapped by another key than the provider's present one, which is still needed", are(d.Rewrap))
+		x.warn("data keys", "%s wrapped by another key than the provider's present one, which is still needed: agentkey keys rotate-kek", are(d.Rewrap))
 	}
 	x.clear("row seals", "%s fit their seals", plural(d.Rows, "row"))
 	x.clear("values", "%s under keys that are there; %d of them were opened: in their place, and nowhere else", are(d.Values), d.Opened)
 	if d.Older > 0 {
-		x.warn("values", "%s under data keys that seal no more", are(d.Older))
+		x.warn("values", "%s under data keys that seal no more: agentkey keys reseal", are(d.Older))
 	}
 	if d.Destroyed > 0 {
 		x.ok("destroyed", "the values of %s can't be opened, as was decided", plural(d.Destroyed, "organization"))
