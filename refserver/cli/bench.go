@@ -104,8 +104,9 @@ func (c *benchCommand) Run(ctx context.Context, s *session) (err error) {
 	defer cancel()
 	b := &bench{session: s, command: c}
 	defer func() {
+		failed := err != nil
 		err = errors.Join(err, b.close())
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if failed && ctx.Err() != nil {
 			err = fmt.Errorf("stopped before the end; what was made is removed: %w", err)
 		}
 	}()

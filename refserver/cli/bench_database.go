@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -171,6 +172,22 @@ func (b *bench) fill(ctx context.Context, m *agentkey.Manager, store storage.Sto
 	return err
 }
 
+// benchKey gives an agent a key. A machine that is busy may refuse that for a
+// moment, and is asked again until ctx ends.
+func benchKey(ctx context.Context, m *agentkey.Manager, owner agentkey.Actor, agent string) (string, error) {
+	for {
+		issued, err := m.RotateKey(ctx, owner, agent, agentkey.RotateKeyInput{})
+		if errors.Is(err, agentkey.ErrUnavailable) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		defer issued.Secret.Destroy()
+		return string(issued.Secret.Bytes()), nil
+	}
+}
+
 // benchRequests are the vends of some grants that lie far from each other, in an
 // order that is random and the same at each call. It answers how many keys it gave
 // to their agents as well.
@@ -193,13 +210,10 @@ func benchRequests(ctx context.Context, m *agentkey.Manager, owner agentkey.Acto
 	for range 64 { // so that they share commits
 		wg.Go(func() {
 			for agent := range agents {
-				issued, err := m.RotateKey(ctx, owner, agent, agentkey.RotateKeyInput{})
+				key, err := benchKey(ctx, m, owner, agent)
 				mu.Lock()
-				if err == nil {
-					keys[agent] = string(issued.Secret.Bytes())
-					issued.Secret.Destroy()
-				}
-				failed = errors.Join(failed, err)
+				keys[agent] = key
+				failed = cmp.Or(failed, err)
 				mu.Unlock()
 				if err != nil {
 					return
