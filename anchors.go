@@ -259,14 +259,6 @@ func (h *AnchorHead) proving(ctx context.Context, fn func(p *prover) error) erro
 	return operationError(err)
 }
 
-// What the first event of an epoch says of the head that was lost.
-const (
-	detailLostEpoch = "lost_epoch"
-	detailLostSize  = "lost_size"
-	detailLostRoot  = "lost_root"
-	detailLostHead  = "lost_head" // the signed note itself, where it is known
-)
-
 // accepted says whether a later epoch of the log began with the word that a head
 // like this one was lost. The event is believed when the head's tree has it.
 func (h *AnchorHead) accepted(ctx context.Context, epoch int64, kept audit.Checkpoint) (accepted bool, err error) {
@@ -298,12 +290,12 @@ func (h *AnchorHead) accepted(ctx context.Context, epoch int64, kept audit.Check
 // covers says whether the details of an epoch's first event speak of a lost head that
 // is this one or, as far as can be told once it is lost, one after it.
 func covers(details map[string]string, epoch int64, kept audit.Checkpoint) bool {
-	lostEpoch, err := strconv.ParseInt(details[detailLostEpoch], 10, 64)
-	size, sizeErr := strconv.ParseInt(details[detailLostSize], 10, 64)
+	lostEpoch, err := strconv.ParseInt(details[audit.DetailLostEpoch], 10, 64)
+	size, sizeErr := strconv.ParseInt(details[audit.DetailLostSize], 10, 64)
 	if err != nil || sizeErr != nil || epoch > lostEpoch || kept.Size > size {
 		return false
 	}
-	root := details[detailLostRoot]
+	root := details[audit.DetailLostRoot]
 	return epoch < lostEpoch || kept.Size < size || root == "" || root == kept.Root.String()
 }
 

@@ -348,6 +348,18 @@ func TestAcceptRestore(t *testing.T) {
 	found, err := c.m.Reconcile(ctx, c.owner)
 	is.NoErr(err)
 	is.True(found.OK())
+	var exported strings.Builder
+	is.NoErr(c.m.Export(ctx, c.owner, &exported))
+	lines, err := audit.NewExportReader(strings.NewReader(exported.String()))
+	is.NoErr(err)
+	known, err := audit.NewVerifiers(c.m.PublicKeys()...)
+	is.NoErr(err)
+	against, err := audit.Verify(ctx, audit.Log{
+		Installation: c.m.Installation(), Organization: c.org, Entries: lines, Verifiers: known, Elsewhere: [][]byte{lostHead},
+	})
+	is.NoErr(err)
+	is.Equal(len(against.Findings), 1)
+	is.True(strings.Contains(against.Findings[0].Problem, "an epoch that was lost"))
 	proof, err := c.m.InclusionProof(ctx, c.owner, 0, 0)
 	is.NoErr(err)
 	keys, err := audit.NewVerifiers(c.m.PublicKeys()...)

@@ -3,6 +3,7 @@ package agentkey
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -72,8 +73,11 @@ func (m *Manager) InclusionProof(ctx context.Context, a Actor, seq, size int64) 
 		if out.Proof, err = audit.ProveInclusion(seq, size, p.hashes); err != nil {
 			return err
 		}
-		out.Checkpoint, err = p.signed(ctx, size)
-		return err
+		if out.Checkpoint, err = p.signed(ctx, size); err != nil || out.Checkpoint == "" {
+			return err
+		}
+		out.Origin, _, _ = strings.Cut(out.Checkpoint, "\n") // a kept one may be of an earlier epoch
+		return nil
 	})
 	return out, err
 }

@@ -168,12 +168,12 @@ func (m *Manager) reopenSystem(ctx context.Context, a Actor, in AcceptRestoreInp
 func (u *unit) openEpoch(a Actor, in AcceptRestoreInput, l lostHead) RestoredLog {
 	e := u.event(a.who(), audit.ActionLogEpochOpened)
 	e.Target = audit.Ref{Kind: audit.KindLog, ID: u.organization}
-	e.Details = map[string]string{detailLostEpoch: strconv.FormatInt(l.epoch, 10), detailLostSize: strconv.FormatInt(l.size, 10)}
+	e.Details = map[string]string{audit.DetailLostEpoch: strconv.FormatInt(l.epoch, 10), audit.DetailLostSize: strconv.FormatInt(l.size, 10)}
 	if l.root != "" {
-		e.Details[detailLostRoot] = l.root
+		e.Details[audit.DetailLostRoot] = l.root
 	}
 	if l.signed != "" && len(l.signed) <= 1024 { // a detail's bound; notes of ours are far below it
-		e.Details[detailLostHead] = l.signed
+		e.Details[audit.DetailLostHead] = l.signed
 	}
 	e.personal.Text = in.Reason
 	u.lostEpoch = l.epoch

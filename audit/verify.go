@@ -106,6 +106,8 @@ type verification struct {
 	mismatch  []int64      // sizes of checkpoints, since the last root that held, whose root did not
 	elsewhere []Checkpoint // not yet reached, ascending by size
 	extended  int64        // size of the last checkpoint kept elsewhere that the log extends
+	unmet     []unmet      // of those that it does not
+	lost      []lostEpoch  // what the log says was lost
 	removals  Removals
 }
 
@@ -195,6 +197,9 @@ func (v *verification) judge(l *Line) (from int64, problem string) {
 	}
 	v.last = e.Time
 	v.removals.Event(&e)
+	if e.Action == ActionLogEpochOpened {
+		v.lost = append(v.lost, newLostEpoch(e))
+	}
 	return l.Seq, v.personal(l, e.Personal)
 }
 
@@ -304,8 +309,9 @@ func (v *verification) conclude() {
 		v.conclusion(v.report.Proven, v.mismatch[0]-1, "leaf hashes are not those that were signed")
 	}
 	for _, c := range v.elsewhere {
-		v.conclusion(v.next, c.Size-1, "lines that a checkpoint kept elsewhere covers are missing")
+		v.concludeUnmet(c, v.next, c.Size-1, "lines that a checkpoint kept elsewhere covers are missing")
 	}
+	v.explainUnmet()
 	v.report.Root = v.tree.Root()
 	slices.SortStableFunc(v.report.Findings, func(a, b Finding) int { return cmp.Compare(a.From, b.From) })
 }
@@ -336,7 +342,7 @@ func (v *verification) compareElsewhere() {
 			if from >= c.Size {
 				from = 0 // two checkpoints of one size that differ: both histories were signed
 			}
-			v.conclusion(from, max(c.Size-1, from), "lines are not those that a checkpoint kept elsewhere covers")
+			v.concludeUnmet(c, from, max(c.Size-1, from), "lines are not those that a checkpoint kept elsewhere covers")
 		default:
 			v.extended = c.Size
 		}

@@ -276,10 +276,18 @@ func (c *auditVerifyReceipt) Run(_ context.Context, s *session) error {
 		return err
 	}
 	if later.Index != r.Index || later.Leaf != r.Leaf || !sameLog(later.Origin, r.Origin) {
+		if later.Origin != r.Origin && sameLog(later.Origin, r.Origin) && later.Index == r.Index {
+			return fmt.Errorf("the receipt is of an epoch that was lost: the log was continued from an older state, and has another event there: %w", audit.ErrProof)
+		}
 		return fmt.Errorf("the later proof is of another event: %w", audit.ErrProof)
 	}
 	if signed, err = later.Verify(v); err != nil {
 		return fmt.Errorf("later proof: %w", err)
+	}
+	if later.Origin != r.Origin {
+		if err := s.say("the log has gone on in a later epoch, after an older state of it was put back: what the receipt covers is still in it"); err != nil {
+			return err
+		}
 	}
 	return s.say("ok, it is still there at %s", plural(signed.Size, "event"))
 }
