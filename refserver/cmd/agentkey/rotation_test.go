@@ -56,7 +56,7 @@ func resealThroughKills(t *testing.T, in installed, kills int) {
 		p, _ = in.start(t, binary, address)
 	}
 	l.advance(t, 20)
-	until(t, time.Minute, "everything is sealed anew", func() bool {
+	until(t, 5*time.Minute, "everything is sealed anew", func() bool {
 		k, err := admin.Keys(context.Background(), false)
 		return err == nil && k.Resealing == nil
 	})
