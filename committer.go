@@ -339,6 +339,7 @@ func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pen
 			if errors.Is(p.err, errStale) || errors.Is(p.err, errConflict) || errors.Is(p.err, ErrIntegrity) || len(ps) > 1 {
 				return p.err // what it has changed already stands in the state of its neighbours
 			}
+			clear(base.charged)
 			maps.DeleteFunc(b.recorded, func(_ refusalKey, r recorded) bool { return r.unit == u })
 			continue
 		}
@@ -347,7 +348,7 @@ func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pen
 			return err
 		}
 	}
-	return nil
+	return base.writeWindows(ctx, tx)
 }
 
 func (u *unit) write(ctx context.Context, tx storage.Tx) error {

@@ -40,16 +40,31 @@ func (u *unit) admit(ref storage.WindowRef, p ratelimit.Policy) (ratelimit.Decis
 		return d, nil
 	}
 	u.windows[ref] = next
-	times := ratelimit.AppendTimes(nil, next)
-	seal, err := u.ring.rows.Seal(u.windowRow(ref, times))
-	if err != nil {
-		return d, fmt.Errorf("agentkey: seal window: %w", err)
+	if u.charged == nil {
+		u.charged = make(map[storage.WindowRef]bool)
 	}
-	w := storage.Window{WindowRef: ref, Times: append(seal, times...), UpdatedAt: u.now}
-	u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
-		return true, tx.PutWindows(ctx, []storage.Window{w})
-	})
+	u.charged[ref] = true
 	return d, nil
+}
+
+// writeWindows writes the windows that operations were charged to, each once and
+// all together, however many shared them.
+func (s *state) writeWindows(ctx context.Context, tx storage.Tx) error {
+	if len(s.charged) == 0 {
+		return nil
+	}
+	u := &unit{state: s}
+	var windows []storage.Window
+	for ref := range s.charged {
+		times := ratelimit.AppendTimes(nil, s.windows[ref])
+		seal, err := s.ring.rows.Seal(u.windowRow(ref, times))
+		if err != nil {
+			return fmt.Errorf("agentkey: seal window: %w", err)
+		}
+		windows = append(windows, storage.Window{WindowRef: ref, Times: append(seal, times...), UpdatedAt: s.now})
+	}
+	clear(s.charged)
+	return tx.PutWindows(ctx, windows)
 }
 
 // windowRow is what the seal of a window covers. The seal stands before the

@@ -133,8 +133,9 @@ type state struct {
 	match       match                  // for needs.suggested
 	resolved    map[string]*resolution // for needs.changes, by tool, and for needs.converting
 	windows     map[storage.WindowRef][]int64
-	fresh       bool // the keys were read for this
-	skewed      bool // this node's clock is too far from the database's
+	charged     map[storage.WindowRef]bool // those of them that are to be written
+	fresh       bool                       // the keys were read for this
+	skewed      bool                       // this node's clock is too far from the database's
 }
 
 type write func(ctx context.Context, tx storage.Tx) (bool, error)

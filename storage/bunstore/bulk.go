@@ -203,6 +203,11 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 	if err := r.enter(ctx, q.Check()); err != nil {
 		return b, err
 	}
+	if r.flush != nil && len(q.Windows) > 0 {
+		if err := r.flush(ctx); err != nil {
+			return b, r.fail(ctx, err)
+		}
+	}
 	args, err := bulkArgs(r.organization, q)
 	if err != nil {
 		return b, r.fail(ctx, err)

@@ -27,7 +27,7 @@ const (
 		event AS (INSERT INTO @events (organization, seq, content, personal) SELECT ?, seq, content, personal FROM line)`
 	someLeaves  statement = `INSERT INTO @leaves (organization, seq, hash) SELECT ?, seq, hash FROM line`
 	insertLines           = someEvents + ` ` + someLeaves
-	appendLines           = someEvents + `, leaf AS (` + someLeaves + `) ` + updateHead
+	appendLines           = someEvents + `, leaf AS (` + someLeaves + `), charged AS (` + putWindows + `) ` + updateHead
 
 	insertCheckpoint  statement = `INSERT INTO @checkpoints (organization, size, signed) VALUES (?, ?, ?)`
 	selectCheckpoints statement = `SELECT size, signed FROM @checkpoints WHERE organization = ? AND size > ? ORDER BY size LIMIT ?`
@@ -202,7 +202,11 @@ func (t *tx) writeTogether(ctx context.Context, lines []audit.Line, head []any) 
 			text = text[:0]
 		}
 	}
-	args := append([]any{string(append(text, ']')), t.organization, t.organization}, head...)
+	windows, err := t.takeDeferred()
+	if err != nil {
+		return 0, err
+	}
+	args := append([]any{string(append(text, ']')), t.organization, t.organization, t.organization, windows}, head...)
 	return t.exec(ctx, appendLines, args...)
 }
 

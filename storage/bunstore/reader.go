@@ -26,6 +26,7 @@ type reader struct {
 	head         storage.Head
 	loaded       bool // head is what stands
 	failed       error
+	flush        func(context.Context) error // nil, or writes what was put off and is about to be read
 	done         atomic.Bool
 }
 

@@ -32,7 +32,7 @@ func (s *Store) writeStatements() []statement {
 		makeCursor, lockCursor, readCursor, moveCursor, nextContents, insertTimes, insertTerms, dropTimes, dropTerms,
 	}
 	if s.postgres {
-		return append(all, lockHead, dropHead, insertLines, appendLines, leaseRows)
+		return append(all, lockHead, dropHead, putWindows, insertLines, appendLines, leaseRows)
 	}
 	return append(all, lockDatabase, insertEvent, insertEvents, insertLeaf, insertLeaves, leaseFile)
 }

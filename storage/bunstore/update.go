@@ -79,6 +79,7 @@ type tx struct {
 	wrote    bool         // something was written
 	made     bool         // the log's row was made by this transaction
 	appended []audit.Line // number and leaf of the first and the last line
+	deferred map[storage.WindowRef]storage.Window
 }
 
 var (
@@ -243,6 +244,9 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	if !t.wrote {
 		return nil
+	}
+	if err := t.writeDeferred(ctx); err != nil {
+		return t.store.translate(ctx, err)
 	}
 	if t.made && t.appended == nil {
 		if _, err := t.exec(ctx, dropHead, t.organization); err != nil {
