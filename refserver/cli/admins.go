@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"iter"
 
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
 	"github.com/agentkey-dev/agentkey-go/vault"
@@ -29,17 +28,6 @@ type orgCommands struct {
 	Unlock orgUnlock `cmd:"" help:"End a lockdown."`
 
 	Onboarding orgOnboarding `cmd:"" help:"Show or dismiss the introduction of the organization."`
-}
-
-// each walks a slice as a list of the server's.
-func each[T any](items []T) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		for _, item := range items {
-			if !yield(item, nil) {
-				return
-			}
-		}
-	}
 }
 
 // issued shows a new secret, this once.

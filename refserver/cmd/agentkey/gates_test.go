@@ -46,7 +46,6 @@ type gate struct {
 	name        string
 	figure, per string
 	least, most float64 // 0: no such bound
-	unit        string
 }
 
 // TestGates measures what vends must cost, in one run, round by round in turn, and
