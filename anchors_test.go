@@ -405,5 +405,6 @@ func (s *scene) wentBack() *agentkey.Manager {
 		Anchors: []agentkey.Anchor{&remembers{sizes: map[string]int64{head.Origin: head.Size + 10}}},
 	})
 	s.noErr(err)
+	s.others = append(s.others, m)
 	return m
 }

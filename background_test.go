@@ -192,6 +192,9 @@ func TestClosed(t *testing.T) {
 			do := op.prepare(s)
 			is.NoErr(s.Close(t.Context()))
 			is.NoErr(s.Close(t.Context())) // once more
+			for _, m := range s.others {
+				is.NoErr(m.Close(t.Context()))
+			}
 			before := s.logs()
 			s.faults.Arm(faultstore.Plan{})
 			answer, err := do(t.Context())

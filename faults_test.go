@@ -33,6 +33,7 @@ type scene struct {
 	faults  *faultstore.Store
 	keys    *watchedKeys
 	witness *agentkey.Manager
+	others  []*agentkey.Manager // that an operation is tried on in place of the Kit's
 	notes   *notes
 
 	bot, canary         agentkey.Agent

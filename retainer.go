@@ -357,6 +357,10 @@ func (m *Manager) retain(ctx context.Context, organization string) error {
 //
 // The error is that of the organizations in which it failed.
 func (m *Manager) Retain(ctx context.Context) error {
+	if err := m.enter(); err != nil {
+		return err
+	}
+	defer m.leave()
 	var failed error
 	err := m.eachOrganization(ctx, func(id string) error {
 		if id == storage.System {
