@@ -16,7 +16,7 @@ import (
 )
 
 // resealPart is how many rows or values one transaction of a rotation changes.
-const resealPart = 25
+const resealPart = 10
 
 // maxPasses bounds how often a rotation goes through an organization because of
 // what was changed while it did.
