@@ -51,12 +51,6 @@ func (n *notebook) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
 	return nil
 }
 
-func (n *notebook) set(organization string, note []byte) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.kept[organization] = note
-}
-
 func (n *notebook) get(organization string) []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
