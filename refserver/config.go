@@ -1,6 +1,7 @@
 package refserver
 
 import (
+	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -57,6 +58,16 @@ type Config struct {
 	// AgentKey-Anchored: yes or no. Zero: it does not wait.
 	AnchorRevocations time.Duration
 
+	// LeakReports lets anybody report keys that were found at POST /leaked-keys, as
+	// GitHub's secret scanning does: who has a key can then stop its agent. False: no
+	// such reports are taken.
+	LeakReports bool
+
+	// LeakSigners are files in PEM with the public keys, ECDSA on P-256, of the scanners
+	// whose reports count. None: possession of the key is proof enough. They need
+	// LeakReports.
+	LeakSigners []string
+
 	// Logger takes what an operator should see. Nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -73,6 +84,7 @@ type settings struct {
 	Config
 	tls     *tls.Config
 	proxies []netip.Prefix
+	signers []*ecdsa.PublicKey
 }
 
 // Validate returns what New would find wrong with c. It reads the certificate and
@@ -99,7 +111,7 @@ func (c Config) check() (settings, error) {
 	if err := errors.Join(checkOrigins(s.Origins), checkContact(s.SecurityContact)); err != nil {
 		return s, err
 	}
-	if err := s.readProxies(); err != nil {
+	if err := errors.Join(s.readProxies(), s.readSigners()); err != nil {
 		return s, err
 	}
 	if err := s.readTLS(); err != nil {

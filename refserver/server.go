@@ -68,6 +68,7 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	srv.open.Handle(http.MethodGet, "/readyz", srv.ready)
 	srv.open.Handle(http.MethodGet, "/openapi.json", srv.document.serve)
 	srv.open.Handle(http.MethodGet, "/.well-known/security.txt", srv.securityText)
+	srv.open.Handle(http.MethodPost, "/leaked-keys", srv.leaks)
 	return srv, nil
 }
 

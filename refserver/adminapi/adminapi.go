@@ -129,6 +129,8 @@ func (a *api) routes() []route {
 		{method: get, path: "/keys", serve: a.getKeys},
 		{method: post, path: "/keys/rotate", serve: a.rotateKeys},
 		{method: post, path: "/keys/reseal", serve: a.resealKeys},
+		{method: get, path: "/incident", serve: a.incident, alone: true},
+		{method: post, path: "/incident/leaked-key", serve: a.leakedKey, free: true},
 		{method: get, path: "/onboarding", serve: a.getOnboarding},
 		{method: post, path: "/onboarding/dismiss", serve: a.dismissOnboarding},
 		{method: get, path: "/administrators", serve: a.listAdministrators},

@@ -122,9 +122,11 @@ func (a *api) listGrants(x *exchange.Exchange, actor agentkey.Actor) error {
 		return err
 	}
 	linkNext(x, found, in.Limit, func(r agentkey.Request) string { return r.ID })
-	return data(x, http.StatusOK, each(found, func(r agentkey.Request) namedGrant {
-		return namedGrant{grantOf(r.Grant), r.AgentName, r.ToolName, r.ToolMode}
-	}))
+	return data(x, http.StatusOK, each(found, namedOf))
+}
+
+func namedOf(r agentkey.Request) namedGrant {
+	return namedGrant{grantOf(r.Grant), r.AgentName, r.ToolName, r.ToolMode}
 }
 
 func decision(f *exchange.Fields, in *agentkey.DecisionInput) {

@@ -127,6 +127,9 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"POST", "/audit/erasure", `{"person":"` + leaver + `"}`, agentkey.OpErasePerson, 200},
 		{"GET", "/audit/tail?from=1", "", agentkey.OpTailAudit, 200},
 		{"GET", "/audit/shipping", "", agentkey.OpReadShipping, 200},
+
+		{"GET", "/incident?since=2020-01-01T00:00:00.000Z&agent=" + a, "", agentkey.OpReportIncident, 200},
+		{"POST", "/incident/leaked-key", `{"credential":"sk_agent_unknown"}`, agentkey.OpReportLeak, 200},
 	}
 }
 

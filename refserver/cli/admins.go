@@ -24,8 +24,6 @@ type adminsCommands struct {
 type orgCommands struct {
 	Show   orgShow   `cmd:"" help:"Show the organization."`
 	Rename orgRename `cmd:"" help:"Give the organization another name."`
-	Lock   orgLock   `cmd:"" help:"Refuse every agent everything, at once."`
-	Unlock orgUnlock `cmd:"" help:"End a lockdown."`
 
 	Onboarding orgOnboarding `cmd:"" help:"Show or dismiss the introduction of the organization."`
 }

@@ -87,6 +87,9 @@ type program struct {
 	Admins      adminsCommands      `cmd:"" help:"Administrators."`
 	Org         orgCommands         `cmd:"" help:"The organization of your token."`
 	Audit       auditCommands       `cmd:"" help:"The audit log."`
+	Incident    incidentCommands    `cmd:"" help:"When something went wrong."`
+	Lockdown    orgLock             `cmd:"" help:"Refuse every agent everything, at once."`
+	Unlock      orgUnlock           `cmd:"" help:"End a lockdown."`
 }
 
 const description = "AgentKey stands between AI agents and the credentials they use.\n\n" +

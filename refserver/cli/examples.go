@@ -121,8 +121,14 @@ agentkey admins add deploy-pipeline --kind service --role admin`,
 	"admins remove": `agentkey admins remove ann@example.com`,
 	"org show":      `agentkey org show --json`,
 	"org rename":    `agentkey org rename 'Acme Robotics'`,
-	"org lock":      `agentkey org lock --reason 'A key was found on a public page'`,
-	"org unlock":    `agentkey org unlock --reason 'All keys were rotated'`,
+	"lockdown":      `agentkey lockdown --reason 'A key was found on a public page'`,
+	"unlock":        `agentkey unlock --reason 'All keys were rotated'`,
+	"incident report": `# What left by this agent since Monday, and what must be rotated:
+agentkey incident report --agent triage-bot --since 2026-11-23
+agentkey incident report --ip 192.0.2.0/24 --since 8h --json
+# By a key that was found, which is not sent:
+agentkey incident report --key-stdin --since 30d < found.key`,
+	"incident leaked-key": `agentkey incident leaked-key --stdin --url https://git.example.com/acme/bot < found.key`,
 
 	"audit list": `agentkey audit list --agent triage-bot --from 8h
 agentkey audit list --action grant.approved --from 2026-01-01 --to 2026-01-31 --limit 0 --json`,

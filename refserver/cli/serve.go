@@ -39,6 +39,8 @@ type serveFlags struct {
 	TrustedProxy []string  `name:"trusted-proxy" env:"AGENTKEY_TRUSTED_PROXY" placeholder:"CIDR" help:"Address range whose X-Forwarded-For is believed; give several as a list."`
 	CORSOrigins  []string  `name:"cors-origins" env:"AGENTKEY_CORS_ORIGINS" placeholder:"ORIGIN" help:"Origin whose web pages may call the agents' API, such as https://app.example.com; give several as a list."`
 	Contact      string    `name:"security-contact" env:"AGENTKEY_SECURITY_CONTACT" placeholder:"URI" help:"Where to report a vulnerability, such as mailto:security@example.com; served as /.well-known/security.txt."`
+	LeakReports  bool      `env:"AGENTKEY_LEAK_REPORTS" help:"Let anybody report leaked keys at POST /leaked-keys, as secret scanners do; the agent is then suspended."`
+	LeakSigners  []string  `env:"AGENTKEY_LEAK_SIGNERS" placeholder:"FILE" help:"PEM file of public keys (ECDSA P-256): only reports signed by one of them count; give several as a list."`
 	LogLevel     string    `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
 	LogFormat    string    `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
 }
@@ -177,7 +179,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
 	return refserver.Config{
 		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, AnchorRevocations: time.Duration(c.Revocations),
-		Origins: c.CORSOrigins, SecurityContact: c.Contact, Logger: log, Clock: s.options.Clock,
+		Origins: c.CORSOrigins, SecurityContact: c.Contact, LeakReports: c.LeakReports, LeakSigners: c.LeakSigners, Logger: log, Clock: s.options.Clock,
 	}
 }
 
