@@ -61,7 +61,7 @@ var arrows = map[string]allowed{
 	"refserver/anchor":  {own: library},
 	"refserver/sink":    {own: []string{"audit", "vault"}},
 	"refserver": {own: append([]string{
-		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/openapi",
+		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/internal/strictjson", "refserver/openapi",
 	}, library...)},
 	"refserver/internal/servertest": {
 		own:    append([]string{"refserver", "refserver/openapi", "storage/memstore", "vault/localkey"}, library...),
