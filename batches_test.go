@@ -202,8 +202,7 @@ func TestUnknownKeysWaitForNobody(t *testing.T) {
 }
 
 // TestQueueIsBounded: whoever finds the queue full is refused at once, and those in
-// it are served. What comes between many others has its turn in theirs: an approval
-// among vends, and a vend among changes.
+// it are served.
 func TestQueueIsBounded(t *testing.T) {
 	inCrowd(t, func(t *testing.T, c *crowd) {
 		is := is.New(t)
@@ -228,7 +227,7 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 // TestNobodyStarves: an approval among many vends is decided in the transactions
-// that decide those before it, and so is a vend among many changes.
+// that decide those before it, and has the number in the log that it queued for.
 func TestNobodyStarves(t *testing.T) {
 	inCrowd(t, func(t *testing.T, c *crowd) {
 		is := is.New(t)

@@ -167,8 +167,8 @@ const maxIncidentEntries = 100_000
 // IncidentReport reports on an agent, a tool, a key or an address. It reads every
 // event of the span that concerns the subject once, through the index of the log,
 // and holds one page of them; of an address every event of the span, whoever's it is,
-// since addresses are in the personal parts, which no index may name. That costs some
-// 20 µs an event.
+// since addresses are in the personal parts, which no index may name. That costs as much as
+// reading the log from there on.
 //
 // Events and OpenGrants of the report read again, at the same size of the log. Use
 // them with the context and the actor's rights at hand: they are not charged again.
