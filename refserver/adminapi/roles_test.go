@@ -214,7 +214,8 @@ func TestMalformedIDs(t *testing.T) {
 	t.Parallel()
 	f := servertest.New(t, servertest.Options{Policies: servertest.Unlimited()})
 	for _, c := range calls(f, f.Owner) {
-		if !strings.Contains(c.path, "0") || strings.HasSuffix(c.path, "/activity") {
+		path, _, _ := strings.Cut(c.path, "?")
+		if !strings.Contains(path, "0") || strings.HasSuffix(path, "/activity") {
 			continue
 		}
 		for _, id := range []string{unknownID, "x", "..%2f..", "%00", "urn:uuid:" + unknownID, "{" + unknownID + "}", strings.Repeat("a", 500)} {

@@ -127,8 +127,8 @@ agentkey admins add deploy-pipeline --kind service --role admin`,
 agentkey incident report --agent triage-bot --since 2026-11-23
 agentkey incident report --ip 192.0.2.0/24 --since 8h --json
 # By a key that was found, which is not sent:
-agentkey incident report --key-stdin --since 30d < found.key`,
-	"incident leaked-key": `agentkey incident leaked-key --stdin --url https://git.example.com/acme/bot < found.key`,
+agentkey incident report --key-stdin --since 30d`,
+	"incident leaked-key": `agentkey incident leaked-key --stdin --url https://git.example.com/acme/bot`,
 
 	"audit list": `agentkey audit list --agent triage-bot --from 8h
 agentkey audit list --action grant.approved --from 2026-01-01 --to 2026-01-31 --limit 0 --json`,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,6 +58,10 @@ type none struct{}
 // list walks all pages of a list, newest first, and stops at the first error.
 func list[T any](ctx context.Context, a *Admin, q url.Values, segments ...string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		q := maps.Clone(q) // so that the sequence can be walked again
+		if q == nil {
+			q = url.Values{}
+		}
 		if !q.Has("limit") {
 			q.Set("limit", pageSize)
 		}
