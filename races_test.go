@@ -22,7 +22,9 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
-// atOnce runs fn n times concurrently and gives what each answered.
+// atOnce runs fn n times concurrently and gives what each answered. A database
+// that answers too late on a busy machine is a refusal that changed nothing, after
+// which callers try again; so does this, a few times.
 func atOnce(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})
@@ -30,7 +32,11 @@ func atOnce(n int, fn func(i int) error) []error {
 	for i := range n {
 		wg.Go(func() {
 			<-start
-			errs[i] = fn(i)
+			for range 5 {
+				if errs[i] = fn(i); !errors.Is(errs[i], agentkey.ErrStorage) {
+					return
+				}
+			}
 		})
 	}
 	close(start)

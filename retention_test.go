@@ -353,13 +353,17 @@ func TestRemovedByHandIsFound(t *testing.T) {
 	got, err = kit.Retention(ctx, kit.Owner)
 	is.NoErr(err)
 	is.Equal(got.Removed, int64(50))
-	for seq, want := range map[int64]string{0: "more content is missing than was removed", got.RemovedBelow: "content is missing"} {
-		line := readLine(t, kit.Config.Storage, kit.Organization.ID, seq)
+	// In this order: once content is missing that stands above everything removed, no count is needed to say so.
+	for _, c := range []struct {
+		seq  int64
+		want string
+	}{{0, "more content is missing than was removed"}, {got.RemovedBelow, "content is missing"}} {
+		line := readLine(t, kit.Config.Storage, kit.Organization.ID, c.seq)
 		is.True(len(line.Content) > 0)
-		eraseByHand(t, kit.Config.Storage, kit.Organization.ID, seq)
+		eraseByHand(t, kit.Config.Storage, kit.Organization.ID, c.seq)
 		report, err := kit.Verify(ctx, kit.Owner)
 		is.NoErr(err)
-		is.True(slices.ContainsFunc(report.Findings, func(f audit.Finding) bool { return f.Problem == want }))
+		is.True(slices.ContainsFunc(report.Findings, func(f audit.Finding) bool { return f.Problem == c.want }))
 		r, err := kit.Reconcile(ctx, kit.Owner)
 		is.NoErr(err)
 		is.True(!r.OK())
