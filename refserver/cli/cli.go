@@ -100,26 +100,54 @@ const description = "AgentKey stands between AI agents and the credentials they 
 
 // run parses and runs one command.
 func (s *session) run(ctx context.Context, args []string) int {
-	exited := false
-	parser, settings, err := newParser(s, func(int) { exited = true })
+	p, err := newParser(s)
 	if err != nil {
 		s.complain(err)
 		return exitFailed
 	}
-	command, err := parser.Parse(asHelp(args))
-	if exited { // by --help
+	return p.run(ctx, args)
+}
+
+// parser reads the arguments of a session, and its settings.
+type parser struct {
+	*kong.Kong
+	session  *session
+	settings *settings
+	exited   bool // by --help
+}
+
+func newParser(s *session) (*parser, error) {
+	p := &parser{session: s, settings: &settings{session: s}}
+	var err error
+	p.Kong, err = kong.New(&program{},
+		kong.Name("agentkey"), kong.Description(description), kong.Exit(func(int) { p.exited = true }),
+		kong.Writers(s.stdout, s.stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(formatHelp), kong.Resolvers(p.settings), kong.TypeMapper(reflect.TypeFor[policy](), policyMapper{}))
+	if err != nil {
+		return nil, fmt.Errorf("agentkey: %w", err)
+	}
+	if err := p.settings.bind(p.Kong); err != nil {
+		return nil, fmt.Errorf("agentkey: %w", err)
+	}
+	return p, showExamples(p.Model)
+}
+
+func (p *parser) run(ctx context.Context, args []string) int {
+	s := p.session
+	command, err := p.Parse(asHelp(args))
+	if p.exited {
 		return exitOK
 	}
-	if settings.fileError != nil {
-		s.complain(settings.fileError)
+	if p.settings.fileError != nil {
+		s.complain(p.settings.fileError)
 		return exitUsage
 	}
 	if err != nil {
-		s.complain(settings.explain(err, args))
+		s.complain(p.settings.explain(err, args))
 		return exitUsage
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
-	command.Bind(settings)
+	command.Bind(p.settings)
 	if err := command.Run(s); err != nil {
 		s.complain(err)
 		var usage *usageError
@@ -129,24 +157,6 @@ func (s *session) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitOK
-}
-
-func newParser(s *session, exit func(int)) (*kong.Kong, *settings, error) {
-	set := &settings{session: s, getenv: s.getenv}
-	parser, err := kong.New(&program{},
-		kong.Name("agentkey"), kong.Description(description), kong.Exit(exit),
-		kong.Writers(s.stdout, s.stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.ValueFormatter(formatHelp), kong.Resolvers(set), kong.TypeMapper(reflect.TypeFor[policy](), policyMapper{}))
-	if err != nil {
-		return nil, nil, fmt.Errorf("agentkey: %w", err)
-	}
-	if err := set.bind(parser); err != nil {
-		return nil, nil, fmt.Errorf("agentkey: %w", err)
-	}
-	if err := showExamples(parser.Model); err != nil {
-		return nil, nil, err
-	}
-	return parser, set, nil
 }
 
 // usageError is a wrong setting that only the command itself could notice.

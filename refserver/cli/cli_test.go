@@ -31,26 +31,35 @@ type result struct {
 }
 
 func run(ctx context.Context, env []string, stdin string, args ...string) result {
+	return runBy(cli.Main, ctx, env, stdin, args...)
+}
+
+type mainFunc func(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer, o cli.Options) int
+
+func runBy(main mainFunc, ctx context.Context, env []string, stdin string, args ...string) result {
 	var out, errs bytes.Buffer
-	status := cli.Main(ctx, args, env, strings.NewReader(stdin), &out, &errs, cli.Options{Clock: func() time.Time { return noon }})
+	status := main(ctx, args, env, strings.NewReader(stdin), &out, &errs, cli.Options{Clock: func() time.Time { return noon }})
 	return result{status, out.String(), errs.String()}
 }
 
-// leaves gives every command with its flags.
-func leaves(t *testing.T) []*kong.Node {
+// program is the program for many runs of one test.
+func program(t *testing.T) *cli.Program {
 	t.Helper()
-	app, err := cli.Model()
+	p, err := cli.NewProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return app.Leaves(false)
+	return p
 }
+
+// leaves gives every command with its flags.
+func leaves(p *cli.Program) []*kong.Node { return p.Model().Leaves(false) }
 
 func TestEveryFlagHasAVariableOfItsOwn(t *testing.T) {
 	t.Parallel()
 	flags := map[string]string{} // by variable
 	n := 0
-	for _, command := range leaves(t) {
+	for _, command := range leaves(program(t)) {
 		for _, flag := range command.Flags {
 			n++
 			if len(flag.Envs) != 1 || !strings.HasPrefix(flag.Envs[0], "AGENTKEY_") || strings.ToUpper(flag.Envs[0]) != flag.Envs[0] {
@@ -132,6 +141,7 @@ const given = "S3cret/given+by=mistake"
 // are left out: those are printed on purpose.
 func TestNothingGivenIsRepeated(t *testing.T) {
 	t.Parallel()
+	p := program(t)
 	seen := map[string]bool{}
 	shown := map[string]bool{"database": true, "key-file": true, "out": true}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -139,7 +149,7 @@ func TestNothingGivenIsRepeated(t *testing.T) {
 	dir := t.TempDir()
 	env := []string{"AGENTKEY_ADMIN_TOKEN=sk_admin_test", "AGENTKEY_URL=http://127.0.0.1:1", "XDG_STATE_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}
 	check := func(env []string, args ...string) {
-		r := run(ctx, env, "", args...)
+		r := runBy(p.Main, ctx, env, "", args...)
 		if r.status == 0 {
 			t.Errorf("%q succeeded", args)
 		}
@@ -149,7 +159,7 @@ func TestNothingGivenIsRepeated(t *testing.T) {
 			}
 		}
 	}
-	for _, command := range leaves(t) {
+	for _, command := range leaves(p) {
 		path := strings.Fields(command.Path())
 		if command.Name == "demo" || command.Name == "generate" {
 			continue
@@ -175,10 +185,11 @@ func TestNothingGivenIsRepeated(t *testing.T) {
 // TestUnknownWordsAreNotRepeated tries whatever may come as an argument.
 func TestUnknownWordsAreNotRepeated(t *testing.T) {
 	t.Parallel()
+	p := program(t)
 	rapid.Check(t, func(t *rapid.T) {
 		secret := rapid.StringMatching(`[A-Za-z0-9_+/=,"'\\ %-]{0,6}[A-Z0-9_+/]{6}[A-Za-z0-9_+/=,"'\\ %-]{0,12}`).Draw(t, "secret")
 		form := rapid.SampledFrom([]string{"%", "-%", "--%", "--x=%", "--json=%", "--server=%", "-x%"}).Draw(t, "form")
-		r := run(context.Background(), nil, "", "agents", "list", strings.ReplaceAll(form, "%", secret))
+		r := runBy(p.Main, context.Background(), nil, "", "agents", "list", strings.ReplaceAll(form, "%", secret))
 		if strings.Contains(r.errors+r.out, secret) {
 			t.Fatalf("shown: %s", r.errors)
 		}

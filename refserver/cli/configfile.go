@@ -65,7 +65,7 @@ func (s *settings) takeFile(k *kong.Context) error {
 	}
 	s.fromFile = make(map[string]bool)
 	for _, l := range lines {
-		if _, ok := s.getenv(l.name); !ok && l.value != "" {
+		if _, ok := s.session.getenv(l.name); !ok && l.value != "" {
 			s.session.env[l.name] = l.value
 			s.fromFile[l.name] = true
 		}

@@ -18,25 +18,54 @@ func PlayDemo(ctx context.Context, stdout io.Writer, through func(http.RoundTrip
 // DemoSteps is how many steps the demo has.
 func DemoSteps() int { return len((&demo{}).steps()) }
 
+// Program is the program, for runs one after another: making its parser takes longer
+// than most runs.
+type Program struct{ parser *parser }
+
+// NewProgram makes one.
+func NewProgram() (*Program, error) {
+	p, err := newParser(newSession(nil, nil, io.Discard, io.Discard, Options{}))
+	return &Program{p}, err
+}
+
 // Model is the commands and flags as parsed.
-func Model() (*kong.Application, error) {
-	parser, _, err := newParser(newSession(nil, nil, io.Discard, io.Discard, Options{}), func(int) {})
-	if err != nil {
-		return nil, err
+func (p *Program) Model() *kong.Application { return p.parser.Model }
+
+// Main is what Main does, as far as it concerns no other run.
+func (p *Program) Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer, o Options) int {
+	s := newSession(env, stdin, stdout, stderr, o)
+	if err := p.forget(); err != nil {
+		return exitFailed
 	}
-	return parser.Model, nil
+	p.parser.session, p.parser.exited = s, false
+	p.parser.Stdout, p.parser.Stderr = stdout, stderr
+	*p.parser.settings = settings{session: s, known: p.parser.settings.known}
+	return p.parser.run(ctx, args)
+}
+
+// forget takes from the model what the run before was given. The values themselves
+// are kong's to reset.
+func (p *Program) forget() error {
+	return kong.Visit(p.parser.Model, func(v kong.Visitable, next kong.Next) error {
+		switch v := v.(type) {
+		case *kong.Flag:
+			v.Set, v.Active = false, false
+		case *kong.Value:
+			v.Set, v.Active = false, false
+		}
+		return next(nil)
+	})
 }
 
 // ShownExamples are the lines that show a command, by its path.
 func ShownExamples() map[string]string { return examples }
 
 // Parses reads arguments without running a command.
-func Parses(args []string) (command string, err error) {
-	parser, _, err := newParser(newSession(nil, nil, io.Discard, io.Discard, Options{}), func(int) {})
-	if err != nil {
+func (p *Program) Parses(args []string) (command string, err error) {
+	if err := p.forget(); err != nil {
 		return "", err
 	}
-	parsed, err := parser.Parse(args)
+	parsed, err := p.parser.Parse(args)
 	if err != nil {
 		return "", err
 	}

@@ -28,7 +28,8 @@ func words(line string) []string {
 func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 	t.Parallel()
 	examples := cli.ShownExamples()
-	commands := leaves(t)
+	p := program(t)
+	commands := leaves(p)
 	if len(examples) != len(commands) {
 		t.Errorf("%d commands have examples, of %d", len(examples), len(commands))
 	}
@@ -46,7 +47,7 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 				t.Errorf("%s: %q is not a call of agentkey", path, line)
 				continue
 			}
-			got, err := cli.Parses(args[1:])
+			got, err := p.Parses(args[1:])
 			if err != nil {
 				t.Errorf("%s: %q: %v", path, line, err)
 				continue
@@ -64,13 +65,14 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 // TestHelpShowsExamples as they are, in both ways of asking for help.
 func TestHelpShowsExamples(t *testing.T) {
 	t.Parallel()
-	for _, command := range leaves(t) {
+	p := program(t)
+	for _, command := range leaves(p) {
 		is := is.New(t)
 		path := strings.Fields(command.Path())
-		r := run(t.Context(), nil, "", append([]string{"help"}, path...)...)
+		r := runBy(p.Main, t.Context(), nil, "", append([]string{"help"}, path...)...)
 		is.Equal(r.status, 0)
 		is.Equal(r.errors, "")
-		flag := run(t.Context(), nil, "", append(path, "--help")...)
+		flag := runBy(p.Main, t.Context(), nil, "", append(path, "--help")...)
 		is.Equal(flag.status, 0)
 		is.Equal(flag.errors, "")
 		is.Equal(flag.out, r.out)
@@ -96,7 +98,7 @@ var reads = map[string]bool{"list": true, "show": true, "keys": true, "verify": 
 func TestEveryReadCanPrintJSON(t *testing.T) {
 	t.Parallel()
 	n := 0
-	for _, command := range leaves(t) {
+	for _, command := range leaves(program(t)) {
 		if !reads[command.Name] {
 			continue
 		}

@@ -15,7 +15,6 @@ import (
 // error never repeats their value.
 type settings struct {
 	session *session
-	getenv  func(string) (string, bool)
 	known   map[string]bool
 	used    []*kong.Flag // those that the environment or the file decided
 
@@ -63,7 +62,7 @@ func (s *settings) Resolve(k *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	if s.takeFile(k) != nil || len(flag.Envs) == 0 {
 		return nil, nil // run asks for the error
 	}
-	value, ok := s.getenv(flag.Envs[0])
+	value, ok := s.session.getenv(flag.Envs[0])
 	if !ok {
 		return nil, nil
 	}
@@ -96,7 +95,7 @@ func (s *settings) explain(err error, args []string) error {
 		values = append(values, arg)
 	}
 	for _, flag := range s.used {
-		value, _ := s.getenv(flag.Envs[0])
+		value, _ := s.session.getenv(flag.Envs[0])
 		values = append(values, value)
 	}
 	for _, value := range values {
