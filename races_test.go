@@ -234,11 +234,10 @@ func (r *race) taken() {
 func (r *race) insist(do func() error) {
 	r.t.Helper()
 	for range 100 {
-		err := do()
-		if err == nil {
+		switch err := do(); {
+		case err == nil:
 			return
-		}
-		if !errors.Is(err, agentkey.ErrUnavailable) {
+		case !errors.Is(err, agentkey.ErrUnavailable):
 			r.t.Fatal(err)
 		}
 	}
