@@ -57,9 +57,11 @@ var arrows = map[string]allowed{
 	"refserver/internal/catalogfile": {
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},
-	"refserver/openapi": {},
-	"refserver/anchor":  {own: library},
-	"refserver/sink":    {own: []string{"audit", "vault"}},
+	"refserver/openapi":           {},
+	"refserver/internal/files":    {},
+	"refserver/internal/outgoing": {},
+	"refserver/anchor":            {own: append([]string{"refserver/internal/files", "refserver/internal/outgoing"}, library...)},
+	"refserver/sink":              {own: []string{"audit", "refserver/internal/files", "refserver/internal/outgoing", "vault"}},
 	"refserver": {own: append([]string{
 		"refserver/adminapi", "refserver/agentapi", "refserver/internal/exchange", "refserver/internal/strictjson", "refserver/openapi",
 	}, library...)},
@@ -74,7 +76,7 @@ var arrows = map[string]allowed{
 	"refserver/internal/seed": {own: library, others: []string{"github.com/google/uuid"}},
 	"refserver/internal/load": {},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/anchor", "refserver/client", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
+		own: append([]string{"refserver", "refserver/anchor", "refserver/client", "refserver/internal/files", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),

@@ -14,6 +14,7 @@ import (
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/files"
 )
 
 // File keeps the head of each log in a file of its own, ORGANIZATION.head, in one
@@ -51,12 +52,12 @@ func (f *File) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
 			return err
 		}
 		if err := makeDirectory(f.dir); err != nil {
-			return fmt.Errorf("anchor: %w", cause(err))
+			return fmt.Errorf("anchor: %w", files.Cause(err))
 		}
 	}
 	unlock, err := f.lock(ctx, h.Organization())
 	if err != nil {
-		return fmt.Errorf("anchor: %w", cause(err))
+		return fmt.Errorf("anchor: %w", files.Cause(err))
 	}
 	defer unlock()
 	kept, err := readNote(path)
@@ -70,10 +71,10 @@ func (f *File) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
 		return nil
 	}
 	if err := f.leave(h, kept); err != nil {
-		return fmt.Errorf("anchor: %w", cause(err))
+		return fmt.Errorf("anchor: %w", files.Cause(err))
 	}
 	if err := replace(path, h.Signed); err != nil {
-		return fmt.Errorf("anchor: %w", cause(err))
+		return fmt.Errorf("anchor: %w", files.Cause(err))
 	}
 	return nil
 }
@@ -96,13 +97,13 @@ func readNote(path string) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", agentkey.ErrAnchorDamaged, cause(err))
+		return nil, fmt.Errorf("%w: %w", agentkey.ErrAnchorDamaged, files.Cause(err))
 	}
 	defer func() { _ = file.Close() }()
 	text, err := io.ReadAll(io.LimitReader(file, audit.MaxCheckpoint+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", agentkey.ErrAnchorDamaged, cause(err))
+		return nil, fmt.Errorf("%w: %w", agentkey.ErrAnchorDamaged, files.Cause(err))
 	case len(text) == 0:
 		return nil, fmt.Errorf("%w: the file is empty", agentkey.ErrAnchorDamaged)
 	}
@@ -127,26 +128,14 @@ func replace(path string, text []byte) (err error) {
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	return syncDirectory(dir)
-}
-
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrInvalid) {
-		err = nil // some systems can't sync a directory
-	}
-	return errors.Join(err, d.Close())
+	return files.SyncDirectory(dir)
 }
 
 func makeDirectory(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(dir))
+	return files.SyncDirectory(filepath.Dir(dir))
 }
 
 // lockFiles is how many logs of one directory can be written at the same time.
@@ -164,17 +153,4 @@ func (f *File) lock(ctx context.Context, organization string) (unlock func(), er
 		return nil, errors.Join(err, file.Close())
 	}
 	return func() { _ = file.Close() }, nil // which ends the lock
-}
-
-// cause is an error without the name of the file.
-func cause(err error) error {
-	var path *fs.PathError
-	var link *os.LinkError
-	switch {
-	case errors.As(err, &path):
-		return fmt.Errorf("%s: %w", path.Op, path.Err)
-	case errors.As(err, &link):
-		return fmt.Errorf("%s: %w", link.Op, link.Err)
-	}
-	return err
 }

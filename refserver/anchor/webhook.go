@@ -11,6 +11,7 @@ import (
 	"net/url"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/outgoing"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
@@ -41,11 +42,11 @@ type Webhook struct {
 
 // NewWebhook checks the configuration. It connects to nothing.
 func NewWebhook(c WebhookConfig) (*Webhook, error) {
-	u, err := parseURL("webhook", string(c.URL.Bytes()))
+	u, err := outgoing.ParseURL("webhook", string(c.URL.Bytes()))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return &Webhook{url: u, client: newClient(u.Scheme == "https", c.Roots)}, nil
+	return &Webhook{url: u, client: outgoing.Client(u, c.Roots)}, nil
 }
 
 // Name does not name the URL.
@@ -107,7 +108,7 @@ func (w *Webhook) do(ctx context.Context, method string, h *agentkey.AnchorHead,
 	u.RawQuery = q.Encode()
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("anchor: webhook: %w", plain(err))
+		return 0, nil, nil, fmt.Errorf("anchor: webhook: %w", outgoing.Plain(err))
 	}
 	for name, values := range header {
 		r.Header[name] = values
@@ -119,15 +120,18 @@ func (w *Webhook) do(ctx context.Context, method string, h *agentkey.AnchorHead,
 	return fetch(w.client, r, "webhook")
 }
 
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 64 << 10
+
 func fetch(client *http.Client, r *http.Request, kind string) (int, http.Header, []byte, error) {
 	res, err := client.Do(r)
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("anchor: %s: %w", kind, plain(err))
+		return 0, nil, nil, fmt.Errorf("anchor: %s: %w", kind, outgoing.Plain(err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("anchor: %s: %w", kind, plain(err))
+		return 0, nil, nil, fmt.Errorf("anchor: %s: %w", kind, outgoing.Plain(err))
 	}
 	return res.StatusCode, res.Header, text, nil
 }

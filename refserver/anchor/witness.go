@@ -14,6 +14,7 @@ import (
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/outgoing"
 )
 
 // WitnessConfig describes a witness.
@@ -45,15 +46,15 @@ type Witness struct {
 
 // NewWitness checks the configuration. It connects to nothing.
 func NewWitness(c WitnessConfig) (*Witness, error) {
-	u, err := parseURL("witness", c.URL)
+	u, err := outgoing.ParseURL("witness", c.URL)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	key, err := parseCosigner(c.Key)
 	if err != nil {
 		return nil, err
 	}
-	return &Witness{url: u.JoinPath("add-checkpoint"), key: key, client: newClient(u.Scheme == "https", c.Roots), sizes: make(map[string]int64)}, nil
+	return &Witness{url: u.JoinPath("add-checkpoint"), key: key, client: outgoing.Client(u, c.Roots), sizes: make(map[string]int64)}, nil
 }
 
 // Name is "witness:" and the name of its key.
@@ -152,7 +153,7 @@ func (w *Witness) add(ctx context.Context, h *agentkey.AnchorHead, old int64, pr
 	body.Write(h.Signed)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), &body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("anchor: witness: %w", plain(err))
+		return 0, nil, fmt.Errorf("anchor: witness: %w", outgoing.Plain(err))
 	}
 	r.Header.Set("User-Agent", "agentkey")
 	r.Header.Set("Content-Type", "application/octet-stream")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/files"
 )
 
 type auditCommands struct {
@@ -208,8 +209,12 @@ func writeWhole(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("name the file: %w", cause(err))
+	err = os.Rename(f.Name(), path)
+	if err == nil {
+		err = files.SyncDirectory(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("name the file: %w", files.Cause(err))
 	}
 	return nil
 }

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/files"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
@@ -302,8 +304,13 @@ func writeNew(path string, text []byte) error {
 	if err != nil {
 		return cause(err)
 	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Close())
+	if _, err = f.Write(text); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = files.SyncDirectory(filepath.Dir(path))
+	}
+	return cause(err)
 }
 
 type keysCheckHandover struct {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/files"
 )
 
 // FileConfig describes a rotated file.
@@ -71,7 +72,7 @@ func NewFile(c FileConfig) (*File, error) {
 func (s *File) open() error {
 	f, err := os.OpenFile(s.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("sink: open the file: %w", plain(err))
+		return fmt.Errorf("sink: open the file: %w", files.Cause(err))
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -88,11 +89,11 @@ func (s *File) open() error {
 		err = f.Truncate(whole)
 	}
 	if err == nil {
-		err = syncDir(s.Path)
+		err = files.SyncDirectory(filepath.Dir(s.Path))
 	}
 	if err != nil {
 		_ = f.Close()
-		return fmt.Errorf("sink: open the file: %w", plain(err))
+		return fmt.Errorf("sink: open the file: %w", files.Cause(err))
 	}
 	s.f, s.size, s.wrote = f, whole, info.ModTime()
 	return nil
@@ -113,15 +114,6 @@ func lastLine(f *os.File, size int64) (int64, error) {
 		end = from
 	}
 	return 0, nil
-}
-
-// syncDir makes a name in a directory last.
-func syncDir(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Ship appends the lines of b and returns when they are on the disk.
@@ -158,7 +150,7 @@ func (s *File) write(text []byte) error {
 		_ = s.f.Close()
 		s.f = nil
 	}
-	return fmt.Errorf("sink: write the file: %w", plain(err))
+	return fmt.Errorf("sink: write the file: %w", files.Cause(err))
 }
 
 // ready sees to a file that n bytes may be added to.
@@ -204,7 +196,7 @@ func (s *File) rotate() error {
 		err = os.Rename(s.Path, s.asideAt(at))
 	}
 	if err != nil {
-		return fmt.Errorf("sink: set the file aside: %w", plain(err))
+		return fmt.Errorf("sink: set the file aside: %w", files.Cause(err))
 	}
 	if err := s.open(); err != nil { // which syncs the directory
 		return err
@@ -229,7 +221,7 @@ func (s *File) forget() error {
 	}
 	entries, err := os.ReadDir(filepath.Dir(s.Path))
 	if err != nil {
-		return fmt.Errorf("sink: list files: %w", plain(err))
+		return fmt.Errorf("sink: list files: %w", files.Cause(err))
 	}
 	var aside []string
 	for _, e := range entries {
@@ -241,7 +233,7 @@ func (s *File) forget() error {
 	slices.Sort(aside)
 	for _, name := range aside[:max(len(aside)-s.Keep, 0)] {
 		if err := os.Remove(filepath.Join(filepath.Dir(s.Path), name)); err != nil {
-			return fmt.Errorf("sink: remove an old file: %w", plain(err))
+			return fmt.Errorf("sink: remove an old file: %w", files.Cause(err))
 		}
 	}
 	return nil

@@ -3,18 +3,15 @@ package sink
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/outgoing"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
@@ -40,9 +37,10 @@ type HTTPConfig struct {
 //
 // The address is checked when it is dialed. No proxy of the environment is used.
 type HTTP struct {
-	url    string
+	url    *url.URL
 	token  *vault.Secret
 	format Format
+	roots  *x509.CertPool
 	client *http.Client
 }
 
@@ -51,34 +49,16 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	if err := c.Format.check(); err != nil {
 		return nil, err
 	}
-	text := strings.TrimSpace(string(c.URL.Bytes()))
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, fmt.Errorf("%w: the URL of the HTTP sink must be https://HOST/PATH, without a user", ErrConfig)
-	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) {
-		return nil, fmt.Errorf("%w: the URL of the HTTP sink must be https: events would travel readable", ErrConfig)
+	u, err := outgoing.ParseURL("HTTP sink", string(c.URL.Bytes()))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	for _, b := range c.Token.Bytes() {
 		if b <= ' ' || b > '~' {
 			return nil, fmt.Errorf("%w: the token of the HTTP sink can't stand in a header", ErrConfig)
 		}
 	}
-	transport := &http.Transport{
-		DialContext:         dialer(u.Scheme == "https").DialContext,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
-		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute, MaxIdleConns: 2, ForceAttemptHTTP2: true,
-	}
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &HTTP{url: text, token: c.Token, format: c.Format, client: &http.Client{Transport: transport, CheckRedirect: stay}}, nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true // what it leads to is checked when it is dialed
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
+	return &HTTP{url: u, token: c.Token, format: c.Format, roots: c.Roots, client: outgoing.Client(u, c.Roots)}, nil
 }
 
 // Ship posts the lines of b.
@@ -87,9 +67,9 @@ func (s *HTTP) Ship(ctx context.Context, b audit.Batch) error {
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(text))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.String(), bytes.NewReader(text))
 	if err != nil {
-		return fmt.Errorf("sink: HTTP: %w", plain(err))
+		return fmt.Errorf("sink: HTTP: %w", outgoing.Plain(err))
 	}
 	first, last := strconv.FormatInt(b.Lines[0].Seq, 10), strconv.FormatInt(b.Lines[len(b.Lines)-1].Seq, 10)
 	r.Header.Set("Content-Type", "application/x-ndjson")
@@ -103,7 +83,7 @@ func (s *HTTP) Ship(ctx context.Context, b audit.Batch) error {
 	}
 	res, err := s.client.Do(r)
 	if err != nil {
-		return fmt.Errorf("sink: HTTP: %w", plain(err))
+		return fmt.Errorf("sink: HTTP: %w", outgoing.Plain(err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can be used again

@@ -7,18 +7,12 @@ package sink
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
-	"net/url"
-	"os"
-	"syscall"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/files"
 )
 
 // Format is the form in which events are written.
@@ -86,64 +80,7 @@ func (w *Writer) Ship(ctx context.Context, b audit.Batch) error {
 		return err
 	}
 	if _, err := w.to.Write(text); err != nil {
-		return fmt.Errorf("sink: write: %w", plain(err))
+		return fmt.Errorf("sink: write: %w", files.Cause(err))
 	}
 	return nil
-}
-
-// errAddress says that a name led to an address that nothing may be sent to.
-var errAddress = errors.New("address is not allowed")
-
-// dialer checks every address right before it is dialed, whatever name led to it:
-// never the metadata of a cloud (link-local), never a group or no address at all, and
-// without TLS never another machine.
-func dialer(tls bool) *net.Dialer {
-	return &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(address)
-		a := at.Addr().Unmap().WithZone("")
-		if err != nil || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || !tls && !a.IsLoopback() {
-			return errAddress
-		}
-		return nil
-	}}
-}
-
-// plain is an error without what may be a secret: addresses and names, which may
-// stand in a URL, and file names.
-func plain(err error) error {
-	var (
-		withURL   *url.Error
-		network   *net.OpError
-		name      *net.DNSError
-		cert      *tls.CertificateVerificationError
-		authority x509.UnknownAuthorityError
-		host      x509.HostnameError
-		path      *os.PathError
-		malformed *net.AddrError
-	)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errAddress):
-		return errAddress
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return context.DeadlineExceeded
-	case errors.Is(err, context.Canceled):
-		return context.Canceled
-	case errors.As(err, &name):
-		return errors.New("the name is not known")
-	case errors.As(err, &host):
-		return errors.New("the certificate is for another name")
-	case errors.As(err, &authority), errors.As(err, &cert):
-		return errors.New("the certificate is not trusted")
-	case errors.As(err, &malformed):
-		return errors.New("the address is malformed")
-	case errors.As(err, &path):
-		return path.Err
-	case errors.As(err, &network):
-		return fmt.Errorf("%s: %w", network.Op, network.Err)
-	case errors.As(err, &withURL):
-		return plain(withURL.Err)
-	}
-	return err
 }

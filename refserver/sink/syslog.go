@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/outgoing"
 )
 
 // Lengths of a syslog message in bytes: what every receiver takes and what it
@@ -106,7 +107,7 @@ func (s *Syslog) Ship(ctx context.Context, b audit.Batch) error {
 		out.Write(message)
 	}
 	if err := s.send(ctx, out.Bytes()); err != nil {
-		return fmt.Errorf("sink: syslog: %w", plain(err))
+		return fmt.Errorf("sink: syslog: %w", outgoing.Plain(err))
 	}
 	return nil
 }
@@ -115,7 +116,7 @@ func (s *Syslog) Ship(ctx context.Context, b audit.Batch) error {
 var errUnread = errors.New("the receiver did not say that it has read everything")
 
 func (s *Syslog) send(ctx context.Context, text []byte) error {
-	raw, err := dialer(true).DialContext(ctx, "tcp", s.Address)
+	raw, err := outgoing.Dialer(true).DialContext(ctx, "tcp", s.Address)
 	if err != nil {
 		return err
 	}
