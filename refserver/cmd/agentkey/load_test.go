@@ -54,6 +54,8 @@ type vendSeen struct {
 	agent string
 	index int64
 	leaf  string
+
+	receipt json.RawMessage
 }
 
 // patient is longer than any answer may take.
@@ -150,7 +152,7 @@ func (w *worker) vend(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.vends = append(l.vends, vendSeen{agent: w.id, index: receipt.Index, leaf: receipt.Leaf})
+	l.vends = append(l.vends, vendSeen{agent: w.id, index: receipt.Index, leaf: receipt.Leaf, receipt: got.Receipt})
 	return nil
 }
 
