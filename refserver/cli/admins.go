@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
 	"github.com/agentkey-dev/agentkey-go/vault"
@@ -260,8 +262,28 @@ type reasonFlag struct {
 	Reason string `help:"Why; it is recorded."`
 }
 
+// meantFlag guards against a token of another organization than the one that is meant.
+type meantFlag struct {
+	Org string `placeholder:"NAME" help:"The organization that is meant, name or id: nothing is done when the token is of another one."`
+}
+
+func (f meantFlag) check(ctx context.Context, admin *client.Admin) error {
+	if f.Org == "" {
+		return nil
+	}
+	o, err := admin.Organization(ctx)
+	if err != nil {
+		return err
+	}
+	if f.Org != o.Name && strings.ToLower(f.Org) != o.ID {
+		return fmt.Errorf("the token is of the organization %s (%s), not of the one that --org names; nothing was done", o.Name, o.ID)
+	}
+	return nil
+}
+
 type orgLock struct {
 	serverFlags
+	meantFlag
 	reasonFlag
 }
 
@@ -269,6 +291,9 @@ type orgLock struct {
 func (c *orgLock) Run(ctx context.Context, s *session) error {
 	admin, err := c.connect(s)
 	if err != nil {
+		return err
+	}
+	if err := c.check(ctx, admin); err != nil {
 		return err
 	}
 	o, err := admin.Lock(ctx, c.Reason)
@@ -280,6 +305,7 @@ func (c *orgLock) Run(ctx context.Context, s *session) error {
 
 type orgUnlock struct {
 	serverFlags
+	meantFlag
 	reasonFlag
 }
 
@@ -287,6 +313,9 @@ type orgUnlock struct {
 func (c *orgUnlock) Run(ctx context.Context, s *session) error {
 	admin, err := c.connect(s)
 	if err != nil {
+		return err
+	}
+	if err := c.check(ctx, admin); err != nil {
 		return err
 	}
 	o, err := admin.Unlock(ctx, c.Reason)

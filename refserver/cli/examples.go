@@ -121,8 +121,11 @@ agentkey admins add deploy-pipeline --kind service --role admin`,
 	"admins remove": `agentkey admins remove ann@example.com`,
 	"org show":      `agentkey org show --json`,
 	"org rename":    `agentkey org rename 'Acme Robotics'`,
-	"lockdown":      `agentkey lockdown --reason 'A key was found on a public page'`,
-	"unlock":        `agentkey unlock --reason 'All keys were rotated'`,
+	"lockdown": `agentkey lockdown --reason 'A key was found on a public page'
+# With a token at hand for each of several organizations:
+agentkey lockdown --org Acme --reason 'A key was found on a public page'`,
+	"unlock": `agentkey unlock --reason 'All keys were rotated'
+agentkey unlock --org Acme --reason 'All keys were rotated'`,
 	"incident report": `# What left by this agent since Monday, and what must be rotated:
 agentkey incident report --agent triage-bot --since 2026-11-23
 agentkey incident report --ip 192.0.2.0/24 --since 8h --json

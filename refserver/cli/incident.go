@@ -32,6 +32,9 @@ type incidentReport struct {
 
 // Run reports on an incident, in Markdown or JSON.
 func (c *incidentReport) Run(ctx context.Context, s *session) error {
+	if c.Since.never {
+		return usagef("--since must say from when")
+	}
 	admin, err := c.connect(s)
 	if err != nil {
 		return err
@@ -158,10 +161,16 @@ func section[T any](s *session, d *json.Decoder, title, head string, line func(T
 // row is a row of a Markdown table.
 func row(cells ...string) string {
 	for i, c := range cells {
-		cells[i] = strings.ReplaceAll(clean(c), "|", `\|`)
+		cells[i] = markdown(c)
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
 }
+
+// inMarkdown keeps text from being markup: names are whatever somebody chose, and the
+// report is read where a link, a picture or a tag would be one.
+var inMarkdown = strings.NewReplacer(`\`, `\\`, "|", `\|`, "[", `\[`, "]", `\]`, "<", `\<`, ">", `\>`, "`", "\\`")
+
+func markdown(text string) string { return inMarkdown.Replace(clean(text)) }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000Z") }
 
@@ -173,9 +182,9 @@ func (s *session) incidentHead(facts map[string]json.RawMessage, credentials []c
 		if d.Decode(&v) != nil || v == nil {
 			return "-"
 		}
-		return clean(fmt.Sprint(v))
+		return markdown(fmt.Sprint(v))
 	}
-	err := s.say("# Incident: %s %s %s\n\n%s to %s; made at %s.\n\n- vends: %s, to %s agents\n- refusals: %s\n- failed authentication with known keys: %s, by strangers: %s\n- acts of administrators: %s",
+	err := s.say("# Incident: %s %s %s\n\n%s to %s; made at %s.\n\n- vends: %s, agents they went to: %s\n- refusals: %s\n- failed authentication with known keys: %s, by strangers: %s\n- acts of administrators: %s",
 		fact("subjectType"), fact("subjectId"), fact("name"), fact("since"), fact("until"), fact("madeAt"),
 		fact("vends"), fact("agents"), fact("refusals"), fact("failedAuthentication"), fact("failedByStrangers"), fact("administration"))
 	if err != nil {
@@ -191,7 +200,7 @@ func (s *session) incidentHead(facts map[string]json.RawMessage, credentials []c
 			return err
 		}
 	}
-	if err := s.say("\n## What was vended\n\n| rotate at the service | tool | credential | revision | vends | last vend | state |\n|---|---|---|---|---|---|---|"); err != nil {
+	if err := s.say("\n## What was vended\n\n| rotate at the service | tool | credential | revision | vends | agents | last vend | state |\n|---|---|---|---|---|---|---|---|"); err != nil {
 		return err
 	}
 	for _, c := range credentials {
@@ -202,7 +211,7 @@ func (s *session) incidentHead(facts map[string]json.RawMessage, credentials []c
 		if c.ReplacedAt != nil {
 			state += " " + stamp(*c.ReplacedAt)
 		}
-		if err := s.say("%s", row(rotate, text(c.ToolName), c.Credential, fmt.Sprint(c.Revision), fmt.Sprint(c.Vends), stamp(c.Last)+fmt.Sprintf(" (event %d)", c.LastSeq), state)); err != nil {
+		if err := s.say("%s", row(rotate, text(c.ToolName), c.Credential, fmt.Sprint(c.Revision), fmt.Sprint(c.Vends), fmt.Sprint(c.Agents), stamp(c.Last)+fmt.Sprintf(" (event %d)", c.LastSeq), state)); err != nil {
 			return err
 		}
 	}

@@ -286,14 +286,19 @@ func certificate(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
 }
 
-// curl is as much of curl as the scripts need: -X, -H (once), -d; it prints the
-// status, then the body.
+// curl is as much of curl as the scripts need: -X, -H (once, or @FILE with it), -d; it
+// prints the status, then the body.
 func curl() {
 	method := flag.String("X", http.MethodGet, "")
 	header := flag.String("H", "", "")
 	body := flag.String("d", "", "")
 	flag.Parse()
 	req, err := http.NewRequest(*method, flag.Arg(0), strings.NewReader(*body))
+	if path, ok := strings.CutPrefix(*header, "@"); ok && err == nil {
+		var text []byte
+		text, err = os.ReadFile(path)
+		*header = strings.TrimSpace(string(text))
+	}
 	if err == nil {
 		name, value, _ := strings.Cut(*header, ": ")
 		req.Header.Set(name, value)
