@@ -344,7 +344,7 @@ type awaiting struct {
 // for so long at most, until every anchor has a head that covers it: for revocations,
 // which an older copy of the database would undo. report is called before the call
 // returns; false says that the change stands, and that not every anchor has it yet.
-// It is not called when nothing was committed, or when there are no anchors.
+// It is not called when nothing was changed, or when there are no anchors.
 func AwaitAnchors(ctx context.Context, within time.Duration, report func(anchored bool)) context.Context {
 	return context.WithValue(ctx, awaited{}, awaiting{within, report})
 }

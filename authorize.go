@@ -79,6 +79,7 @@ type refusal struct {
 // recordRefusal records r, the first time in a minute, and answers r.err, or why
 // it could not be recorded.
 func (m *Manager) recordRefusal(ctx context.Context, r refusal) error {
+	ctx = context.WithValue(ctx, awaited{}, nil) // AwaitAnchors is for changes
 	key := refusalKey{organization: r.organization, subject: r.subject, tool: r.tool, reason: r.reason + "/" + r.details["operation"] + r.details["tier"]}
 	err := m.commit(ctx, operation{organization: r.organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {

@@ -136,10 +136,10 @@ func (a *api) routes() []route {
 		{method: get, path: "/administrators", serve: a.listAdministrators},
 		{method: post, path: "/administrators", serve: a.createAdministrator},
 		{method: put, path: "/administrators/{id}", serve: a.updateAdministrator},
-		{method: del, path: "/administrators/{id}", serve: a.removeAdministrator},
+		{method: del, path: "/administrators/{id}", serve: a.removeAdministrator, free: true},
 		{method: get, path: "/tokens", serve: a.listTokens},
 		{method: post, path: "/tokens", serve: a.createToken},
-		{method: del, path: "/tokens/{id}", serve: a.revokeToken},
+		{method: del, path: "/tokens/{id}", serve: a.revokeToken, free: true},
 
 		{method: get, path: "/audit-log", serve: a.listEvents},
 		{method: get, path: "/audit/verify", serve: a.verify},
@@ -185,6 +185,10 @@ func (a *api) limited(h handler) exchange.Handler {
 	}
 }
 
+// anchoredHeader says of a change that waited for the anchors whether all of them
+// have it.
+const anchoredHeader = "AgentKey-Anchored"
+
 // anchored lets a change wait for the anchors, and says whether they have it.
 func (a *api) anchored(h handler) handler {
 	if a.wait <= 0 {
@@ -196,9 +200,13 @@ func (a *api) anchored(h handler) handler {
 			if anchored {
 				said = "yes"
 			}
-			x.Header().Set("AgentKey-Anchored", said)
+			x.Header().Set(anchoredHeader, said)
 		}))
-		return h(x, actor)
+		err := h(x, actor)
+		if err != nil {
+			x.Header().Del(anchoredHeader)
+		}
+		return err
 	}
 }
 

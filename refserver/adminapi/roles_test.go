@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
 	"github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/servertest"
 )
 
@@ -250,4 +252,26 @@ func shape(path string) string {
 		}
 	}
 	return fmt.Sprint(strings.Join(segments, "/"))
+}
+
+// TestNoNeighbourStopsARevocation: whoever shares an administrator's address can
+// use up its limit, and keeps nobody from taking access away.
+func TestNoNeighbourStopsARevocation(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	policies := servertest.Unlimited()
+	policies[ratelimit.TierPreauth] = ratelimit.Policy{Limit: 40, Window: time.Hour}
+	f := servertest.New(t, servertest.Options{Policies: policies})
+	agent, key := f.Agent("bot")
+	tool := f.Tool("Linear", "lin_api_test_x")
+	f.Approved(key, tool)
+	approver, _ := f.Administrator(agentkey.RoleApprover)
+	token := f.Must(201, "POST", "/api/admin/tokens", f.Owner, `{"name":"spare"}`)["id"].(string)
+	for f.Do("GET", "/api/me", "sk_agent_x", "").Status != 429 {
+	}
+	is.Equal(f.Do("GET", "/api/admin/agents", f.Owner, "").Status, 429)
+	for _, path := range []string{"/agents/" + agent + "/tools/" + tool, "/tools/" + tool + "/credential", "/tokens/" + token, "/administrators/" + approver, "/agents/" + agent} {
+		is.Equal(f.Do("DELETE", "/api/admin"+path, f.Owner, "").Status, 200)
+		is.Equal(f.Do("DELETE", "/api/admin"+path, "sk_admin_x", "").Status, 429) // a guess is counted
+	}
 }

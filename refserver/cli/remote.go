@@ -36,7 +36,7 @@ func (f serverFlags) connect(s *session) (*client.Admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	admin, err := client.NewAdmin(f.Server, token, client.Options{PlainHTTP: f.AllowPlainHTTP, UserAgent: "agentkey-cli"})
+	admin, err := client.NewAdmin(f.Server, token, client.Options{PlainHTTP: f.AllowPlainHTTP, UserAgent: "agentkey-cli", Anchored: s.anchored})
 	switch {
 	case errors.Is(err, client.ErrPlainHTTP):
 		return nil, usagef("the token would travel over plain http to another machine; give AGENTKEY_URL with https, " +
@@ -47,6 +47,16 @@ func (f serverFlags) connect(s *session) (*client.Admin, error) {
 		return nil, usagef("what was given as the administrator's token can't be one")
 	}
 	return admin, err
+}
+
+// anchored says what the server says of its anchors, beside a change that took
+// access away.
+func (s *session) anchored(_ context.Context, anchored bool) {
+	said := "Every anchor has it."
+	if !anchored {
+		said = "It counts at once, but not every anchor has it yet: an older copy of the database would undo it unseen."
+	}
+	_, _ = fmt.Fprintln(s.stderr, said)
 }
 
 // maxToken bounds a token file in bytes.

@@ -54,6 +54,12 @@ type Options struct {
 
 	// UserAgent names the program. Empty: agentkey-go.
 	UserAgent string
+
+	// Anchored is told, where the server waits for its anchors, whether every one of
+	// them has a change that took access away; the change stands either way. It is
+	// called with the context of the call and before that returns, by its goroutine.
+	// Nil: nobody is told.
+	Anchored func(ctx context.Context, anchored bool)
 }
 
 // connection is what Admin and Agent have in common.
@@ -223,6 +229,9 @@ func (c *connection) once(ctx context.Context, k call) (*http.Response, error) {
 		return nil, transportError(err)
 	}
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		if said := res.Header.Get("AgentKey-Anchored"); said != "" && c.options.Anchored != nil {
+			c.options.Anchored(ctx, said == "yes")
+		}
 		return res, nil
 	}
 	defer func() { _ = res.Body.Close() }()

@@ -462,3 +462,32 @@ func TestAgentCalls(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(r.ID, "r")
 }
+
+// TestAnchored: who asks is told what the server says of its anchors.
+func TestAnchored(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	var told []bool
+	a := admin(t, func(w http.ResponseWriter, r *http.Request) {
+		switch tool := strings.TrimPrefix(r.URL.Path, "/api/admin/agents/bot/tools/"); tool {
+		case "refused":
+			w.Header().Set("AgentKey-Anchored", "yes")
+			answer(w, 403, `{"error":"not allowed"}`)
+		case "unanchored":
+			answer(w, 200, `{"data":{"ok":true}}`)
+		default:
+			w.Header().Set("AgentKey-Anchored", tool)
+			answer(w, 200, `{"data":{"ok":true}}`)
+		}
+	}, client.Options{Anchored: func(ctx context.Context, anchored bool) {
+		is.Equal(ctx, t.Context())
+		told = append(told, anchored)
+	}})
+	for _, tool := range []string{"yes", "no", "unanchored"} {
+		_, err := a.Revoke(t.Context(), "bot", tool)
+		is.NoErr(err)
+	}
+	_, err := a.Revoke(t.Context(), "bot", "refused")
+	is.True(err != nil)
+	is.Equal(told, []bool{true, false})
+}

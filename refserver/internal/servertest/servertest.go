@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -72,6 +73,7 @@ type Options struct {
 	Store    storage.Store      // nil: memstore
 	Keys     vault.KeyProvider  // nil: one random local key
 	Policies ratelimit.Policies // nil: the defaults
+	Anchors  []agentkey.Anchor  // nil: none
 	Config   refserver.Config   // Logger and Clock are set by New
 }
 
@@ -114,9 +116,15 @@ func New(t testing.TB, o Options) *Fixture {
 	logger := slog.New(slog.NewTextHandler(f.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx := context.Background()
 	var err error
-	f.Manager, err = agentkey.New(ctx, agentkey.Config{
-		Storage: o.Store, Keys: o.Keys, Policies: o.Policies, Clock: f.Clock.Now, Logger: logger, Node: "test",
-	})
+	for range 10 { // the database of a busy machine may answer late
+		f.Manager, err = agentkey.New(ctx, agentkey.Config{
+			Storage: o.Store, Keys: o.Keys, Policies: o.Policies, Clock: f.Clock.Now, Logger: logger, Node: "test",
+			Anchors: o.Anchors,
+		})
+		if !errors.Is(err, agentkey.ErrStorage) {
+			break
+		}
+	}
 	f.check(err)
 	t.Cleanup(func() { _ = f.Manager.Close(ctx) })
 	o.Config.Logger, o.Config.Clock = logger, f.Clock.Now
