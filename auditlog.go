@@ -10,7 +10,7 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
-// Events lists events, newest first.
+// Events lists events, newest first. What no action is called selects none.
 func (m *Manager) Events(ctx context.Context, a Actor, in EventsInput) (EventsPage, error) {
 	if err := m.authorize(ctx, a, OpReadAudit); err != nil {
 		return EventsPage{}, err
@@ -18,6 +18,10 @@ func (m *Manager) Events(ctx context.Context, a Actor, in EventsInput) (EventsPa
 	limit, err := pageLimit(in.Limit)
 	if err != nil {
 		return EventsPage{}, err
+	}
+	none := (audit.Filter{Action: in.Filter.Action}).Validate() != nil
+	if none {
+		in.Filter.Action = ""
 	}
 	q := storage.EventQuery{Filter: in.Filter, Limit: limit}
 	if err := in.Filter.Validate(); err != nil {
@@ -29,6 +33,9 @@ func (m *Manager) Events(ctx context.Context, a Actor, in EventsInput) (EventsPa
 			return EventsPage{}, invalid("cursor", "is not valid")
 		}
 		q.Before = c.Before
+	}
+	if none {
+		return EventsPage{Events: []LoggedEvent{}}, nil
 	}
 	page, err := m.store.Events(ctx, a.Organization, q)
 	if err != nil {

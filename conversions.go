@@ -304,6 +304,7 @@ func (m *Manager) resolveSuggestions(u *unit, a Actor, tool storage.Tool, how st
 		if err := u.putSuggestion(e, s); err != nil {
 			return err
 		}
+		e.personal.ToolLabel = tool.Name // of e.Tool; what agents called it stands in the suggestion
 		if _, err := u.openRequests(a.who(), s, tool, page, others(r.suggestions, id)); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -45,7 +46,7 @@ func activity[T any](
 ) error {
 	q := x.Query()
 	in := agentkey.ActivityInput{Cursor: q.Text("cursor")}
-	if n, err := strconv.Atoi(q.Text("limit")); err == nil {
+	if n, err := strconv.Atoi(q.Text("limit")); err == nil || errors.Is(err, strconv.ErrRange) {
 		in.Limit = max(n, 1)
 	}
 	id, _ := x.PathID("id")

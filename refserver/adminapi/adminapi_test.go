@@ -213,7 +213,6 @@ func TestBadInput(t *testing.T) {
 		{"GET", "/audit-log?to=2026-11-23T06:40:14", ``, 400, `"field":"to"`},
 		{"GET", "/audit-log?from=2026-11-24T00:00:00Z&to=2026-11-23T00:00:00Z", ``, 400, `"field":"to"`},
 		{"GET", "/audit-log?action=", ``, 400, `"field":"action"`},
-		{"GET", "/audit-log?action=Not+An+Action", ``, 400, "details"},
 		{"GET", "/audit-log?cursor=x", ``, 400, `"field":"cursor"`},
 		{"GET", "/audit-log?limit=0", ``, 400, `"field":"limit"`},
 		{"PATCH", "/agents/" + agent, `{}`, 405, "method"},

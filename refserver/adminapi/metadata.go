@@ -5,6 +5,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/audit"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
 )
 
 // targetType is what the contract calls a kind of record.
@@ -49,10 +50,29 @@ func metadata(e agentkey.LoggedEvent) map[string]any {
 			m[fact[0]] = fact[1]
 		}
 	}
+	proposed(m, e)
 	if len(m) == 0 {
 		return nil
 	}
 	return m
+}
+
+// proposed adds what agents wrote of a suggestion, and why it was dismissed; not
+// once the personal part of the event was removed.
+func proposed(m map[string]any, e agentkey.LoggedEvent) {
+	if e.PersonalRemoved {
+		return
+	}
+	switch e.Action {
+	case audit.ActionToolSuggestionSupported:
+		m["submittedName"] = e.Personal.Extra["submitted_name"]
+		m["submittedUrl"] = exchange.Optional(e.Personal.Extra["submitted_url"])
+		fallthrough
+	case audit.ActionToolSuggestionCreated:
+		m["url"] = exchange.Optional(e.Personal.Extra["url"])
+	case audit.ActionToolInstructionSuggestionDismissed:
+		m["reason"] = e.Personal.Text
+	}
 }
 
 // subject is the name of what was made or changed.

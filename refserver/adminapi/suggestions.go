@@ -72,6 +72,9 @@ func (a *api) getSuggestion(x *exchange.Exchange, actor agentkey.Actor) error {
 }
 
 func (a *api) dismissSuggestion(x *exchange.Exchange, actor agentkey.Actor) error {
+	if x.ForeignOrigin() {
+		return errForeign
+	}
 	id, _ := x.PathID("id")
 	return answerSuggestion(x)(a.manager.DismissToolSuggestion(x.Ctx(), actor, id))
 }

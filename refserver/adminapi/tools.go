@@ -99,7 +99,7 @@ func (a *api) createTool(x *exchange.Exchange, actor agentkey.Actor) error {
 		f.Text("instructions", &in.Instructions)
 		f.Secret("credential", &in.Credential)
 		f.Time("credentialExpiresAt", &expires)
-		f.Text("sourceSuggestionId", &in.Suggestion)
+		f.ID("sourceSuggestionId", &in.Suggestion)
 		if expires != nil {
 			in.CredentialExpiresAt = *expires
 		}

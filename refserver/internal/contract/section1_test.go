@@ -239,7 +239,7 @@ func TestRateLimits(t *testing.T) {
 			case i%3 == 1:
 				is.Equal(f.Do("POST", path+"/request", key, `garbage`).Status, 400)
 			default:
-				is.Equal(f.Do("POST", "/api/tools/"+unknownID+"/request", key, `{"reason":"needed"}`).Status, 404)
+				is.Equal(f.Do("POST", "/api/tools/"+[]string{unknownID, "not-an-id"}[i%2]+"/request", key, `{"reason":"needed"}`).Status, 404)
 			}
 		}
 		over := f.Do("POST", path+"/request", key, `garbage`)
