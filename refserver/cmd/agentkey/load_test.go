@@ -99,13 +99,16 @@ func newLoad(t *testing.T, token *vault.Secret, clients int, urls ...string) *lo
 }
 
 // run sets the clients to work until stop is called.
-func (l *load) run(t *testing.T) (stop func()) {
+func (l *load) run(t *testing.T) (stop func()) { return l.each(t, (*worker).cycle) }
+
+// each has every client do some work over and over until stop is called.
+func (l *load) each(t *testing.T, work func(w *worker, ctx context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var working sync.WaitGroup
 	for _, w := range l.worker {
 		working.Go(func() {
 			for ctx.Err() == nil {
-				w.cycle(ctx)
+				work(w, ctx)
 			}
 		})
 	}
@@ -136,9 +139,11 @@ func (w *worker) cycle(ctx context.Context) {
 	}
 }
 
-func (w *worker) vend(ctx context.Context) error {
+func (w *worker) vend(ctx context.Context) error { return w.vendTool(ctx, w.load.tool) }
+
+func (w *worker) vendTool(ctx context.Context, tool string) error {
 	l := w.load
-	got, err := timed(ctx, l, "vend", func() (*client.Credential, error) { return w.agent.Credential(ctx, l.tool) })
+	got, err := timed(ctx, l, "vend", func() (*client.Credential, error) { return w.agent.Credential(ctx, tool) })
 	if err != nil {
 		return err
 	}
@@ -241,6 +246,18 @@ func (l *load) check(t *testing.T) {
 // vendedEvents exports the log, verifies it, and answers its vends.
 func vendedEvents(t *testing.T, admin *client.Admin) map[int64]vendSeen {
 	t.Helper()
+	vended := make(map[int64]vendSeen)
+	eachEvent(t, admin, func(event audit.Event, leaf string) {
+		if event.Action == audit.ActionCredentialVended && event.Outcome == audit.OutcomeOK {
+			vended[event.Seq] = vendSeen{agent: event.Agent, index: event.Seq, leaf: leaf}
+		}
+	})
+	return vended
+}
+
+// eachEvent exports the log, verifies it, and goes through its events.
+func eachEvent(t *testing.T, admin *client.Admin, see func(event audit.Event, leaf string)) {
+	t.Helper()
 	key, err := admin.PublicKey(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -270,11 +287,10 @@ func vendedEvents(t *testing.T, admin *client.Admin) map[int64]vendSeen {
 	if entries, err = audit.NewExportReader(bytes.NewReader(file.Bytes())); err != nil {
 		t.Fatal(err)
 	}
-	vended := make(map[int64]vendSeen)
 	for {
 		entry, err := entries.Next(t.Context())
 		if err == io.EOF {
-			return vended
+			return
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -286,9 +302,7 @@ func vendedEvents(t *testing.T, admin *client.Admin) map[int64]vendSeen {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if event.Action == audit.ActionCredentialVended && event.Outcome == audit.OutcomeOK {
-			vended[event.Seq] = vendSeen{agent: event.Agent, index: event.Seq, leaf: entry.Line.Leaf.String()}
-		}
+		see(event, entry.Line.Leaf.String())
 	}
 }
 
