@@ -165,6 +165,30 @@ func (s *scene) refusedOrNot(calls map[string]func(ctx context.Context) error, r
 	}
 }
 
+// TestKeysAreWrappedInOneTime: what has several keys wrapped gives the provider
+// the time of one call for all of them.
+func TestKeysAreWrappedInOneTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		s.keys.breaks(func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%w: %w", vault.ErrUnavailable, ctx.Err())
+			case <-time.After(time.Second): // one key is wrapped, and proven, in time, and not two
+				return nil
+			}
+		})
+		all := s.needsProvider()
+		s.refusedOrNot(map[string]func(context.Context) error{
+			"new organization": all["new organization"], "rotate data keys": all["rotate data keys"],
+		}, true)
+		s.keys.breaks(nil)
+		s.refusedOrNot(all, false)
+		is.New(t).NoErr(s.witness.Close(t.Context()))
+	})
+}
+
 // TestKeyRollsWhileTheProviderFails: a data key that is used up seals nothing more
 // until the next one can be wrapped; what is sealed opens meanwhile.
 func TestKeyRollsWhileTheProviderFails(t *testing.T) {

@@ -169,8 +169,9 @@ func (m *Manager) RotateDataKeys(ctx context.Context, a Actor, in RotateDataKeys
 		purposes = []vault.Purpose{vault.PurposeSeal, vault.PurposeRow}
 	}
 	made := make([]storage.DataKey, len(purposes))
+	wrapping := AnswerBy(ctx, within(ctx, m.config.KeyTimeout)) // for all of them
 	for i, p := range purposes {
-		key, next, err := m.keys.wrap(ctx, a.Organization, p, micros(m.config.Clock()))
+		key, next, err := m.keys.wrap(wrapping, a.Organization, p, micros(m.config.Clock()))
 		if err != nil {
 			return KeysStatus{}, err
 		}

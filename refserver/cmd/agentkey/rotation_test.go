@@ -85,9 +85,9 @@ func resealThroughKills(t *testing.T, in installed, servers int) {
 	})
 	stop()
 	l.check(t)
-	if proving() {
-		is.Equal(l.away.Load(), int64(0)) // no vend failed; a busy machine may have a database answer late
-	}
+	// No vend fails for what is sealed anew beside it. A database that answers late on a
+	// busy machine is another matter, and rare.
+	is.True(!proving() || l.away.Load() <= l.served.Load()/100)
 	resealed := make(map[string]int64)
 	eachEvent(t, admin, func(e audit.Event, _ string) {
 		if e.Action == audit.ActionCredentialResealed {

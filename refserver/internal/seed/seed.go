@@ -36,6 +36,9 @@ type Config struct {
 	// for, and decided on in one way or another.
 	Assigned bool
 
+	// PerAgent gives every grant a credential of its own. It goes with Assigned.
+	PerAgent bool
+
 	// Progress, unless nil, is told how long the log has become.
 	Progress func(events int64)
 }
@@ -61,7 +64,7 @@ func Fill(ctx context.Context, c Config, n Counts) (Seeded, error) {
 	}
 	defer w.close()
 	w.progress = c.Progress
-	f := &filler{writer: w, counts: n, assigned: c.Assigned, random: rand.New(rand.NewPCG(1, 2)), step: 1}
+	f := &filler{writer: w, counts: n, assigned: c.Assigned, perAgent: c.PerAgent, random: rand.New(rand.NewPCG(1, 2)), step: 1}
 	if span := c.To.Sub(c.From).Microseconds(); n.Events > 0 {
 		f.step = max(span/int64(n.Events+1), 1)
 	}
@@ -82,11 +85,15 @@ func Fill(ctx context.Context, c Config, n Counts) (Seeded, error) {
 
 const administrators = 5
 
+// made is every credential.
+const made = "lin_api_test_seed"
+
 // filler makes records and events up.
 type filler struct {
 	*writer
 	counts   Counts
 	assigned bool
+	perAgent bool
 	random   *rand.Rand
 	step     int64            // microseconds between two events
 	open     []audit.GrantRef // of out.Open
@@ -102,10 +109,14 @@ func (f *filler) tools(ctx context.Context, c Config) error {
 	for range 16 {
 		wg.Go(func() {
 			for i := range next {
-				v, err := c.Manager.AddTool(ctx, c.Actor, agentkey.AddToolInput{
+				in := agentkey.AddToolInput{
 					Name: fmt.Sprintf("Tool %d", i), Description: "A service that was made up", URL: fmt.Sprintf("tool-%d.example.com", i),
-					AuthType: "api_key", Mode: storage.Shared, Credential: agentkey.NewSecret([]byte("lin_api_test_seed")),
-				})
+					AuthType: "api_key", Mode: storage.Shared,
+				}
+				if in.Credential = agentkey.NewSecret([]byte(made)); f.perAgent {
+					in.Mode, in.Credential = storage.PerAgent, nil
+				}
+				v, err := c.Manager.AddTool(ctx, c.Actor, in)
 				mu.Lock()
 				if failed = or(failed, err); err == nil {
 					f.out.Tools = append(f.out.Tools, v.ID)
@@ -205,7 +216,13 @@ func (f *filler) assign(agent, tool string, i int) error {
 		return err
 	}
 	f.opened(t.Grant)
-	return nil
+	if !f.perAgent {
+		return nil
+	}
+	return f.credential(storage.Credential{
+		Organization: f.organization, ID: f.id(), Tool: tool, Grant: t.Grant.ID, AuthType: "api_key", Status: storage.CredentialActive,
+		RotatedAt: now, CreatedAt: now, UpdatedAt: now, Revision: 1, SealedRevision: 1,
+	})
 }
 
 // grant makes one that was asked for and, mostly, decided on.

@@ -17,27 +17,28 @@ import (
 func TestSeededIsReal(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]struct {
-		assigned                bool
+		assigned, perAgent      bool
 		inbox, approved, opened int
 	}{
-		"asked for": {false, 30, 150, 140},
-		"assigned":  {true, 0, 0, 200},
+		"asked for": {false, false, 30, 150, 140},
+		"assigned":  {true, false, 0, 0, 200},
+		"per agent": {true, true, 0, 0, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			seeded(t, want.assigned, want.inbox, want.approved, want.opened)
+			seeded(t, want.assigned, want.perAgent, want.inbox, want.approved, want.opened)
 		})
 	}
 }
 
-func seeded(t *testing.T, assigned bool, waiting, decided, opened int) {
+func seeded(t *testing.T, assigned, perAgent bool, waiting, decided, opened int) {
 	is := is.New(t)
 	ctx := t.Context()
 	k := agentkeytest.New(t)
 	from := k.Clock.Now()
 	k.Clock.Advance(24 * time.Hour)
 	s, err := seed.Fill(ctx, seed.Config{
-		Manager: k.Manager, Store: k.Config.Storage, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now(), Assigned: assigned,
+		Manager: k.Manager, Store: k.Config.Storage, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now(), Assigned: assigned, PerAgent: perAgent,
 	}, seed.Counts{Agents: 40, Tools: 10, Grants: 200, Events: 5000})
 	is.NoErr(err)
 	is.Equal(len(s.Agents), 40)
@@ -59,4 +60,7 @@ func seeded(t *testing.T, assigned bool, waiting, decided, opened int) {
 	v, err := k.Vend(ctx, agentkey.TrustedAgent(k.Organization.ID, s.Busy), s.BusyTool)
 	is.NoErr(err)
 	v.Credential.Destroy()
+	found, err := k.Diagnose(ctx, agentkey.Operator("test"), agentkey.DiagnoseInput{All: true})
+	is.NoErr(err)
+	is.Equal(found.Findings, nil)
 }

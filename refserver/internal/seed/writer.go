@@ -17,9 +17,13 @@ type writer struct {
 	installation string
 	organization string
 	rows         *vault.RowSealer
+	sealer       *vault.Sealer
+	sealing      string // the id of the key that seals
 	signer       *audit.Signer
 	keys         []*vault.DataKey
 	progress     func(events int64)
+
+	seals int64 // since the last flush
 
 	now   int64
 	size  int64 // of the log
@@ -42,6 +46,15 @@ func open(ctx context.Context, c Config) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	seal, err := w.unwrap(ctx, c.Keys, w.organization, vault.PurposeSeal)
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	if w.sealer, err = vault.NewSealer(seal); err != nil {
+		return nil, err
+	}
+	w.sealing = seal.ID()
 	sign, err := w.unwrap(ctx, c.Keys, storage.System, vault.PurposeSign)
 	if err != nil {
 		w.close()
@@ -185,13 +198,31 @@ func (w *writer) transition(e *entry, t grants.Transition) error {
 	return nil
 }
 
+// credential seals a value and writes it with the last event.
+func (w *writer) credential(c storage.Credential) (err error) {
+	e := w.lines[len(w.lines)-1]
+	secret := vault.NewSecret([]byte(made))
+	defer secret.Destroy()
+	if c.Sealed, err = w.sealer.Seal(c.Place(w.installation), secret); err != nil {
+		return err
+	}
+	digest := vault.SealedDigest(c.Sealed)
+	e.Sealed = append(e.Sealed, audit.SealedRef{Kind: audit.KindCredential, ID: c.ID, Digest: digest[:]})
+	if c.Seal, err = w.change(e, c.Row(w.installation)); err != nil {
+		return err
+	}
+	w.seals++
+	w.put(func(ctx context.Context, tx storage.Tx) (bool, error) { return tx.PutCredential(ctx, c) })
+	return nil
+}
+
 // flush writes what there is, once it is enough or when it is all.
 func (w *writer) flush(ctx context.Context, all bool) error {
 	if len(w.lines) == 0 || (!all && len(w.lines) < batch) {
 		return nil
 	}
 	err := w.store.Update(ctx, w.organization, w.write)
-	w.lines, w.puts = w.lines[:0], w.puts[:0]
+	w.lines, w.puts, w.seals = w.lines[:0], w.puts[:0], 0
 	if err == nil && w.progress != nil {
 		w.progress(w.size)
 	}
@@ -207,6 +238,9 @@ func (w *writer) write(ctx context.Context, tx storage.Tx) error {
 		if !ok {
 			return fmt.Errorf("seed: a row is there already")
 		}
+	}
+	if _, ok, err := tx.ReserveSeals(ctx, w.sealing, w.seals); err != nil || !ok {
+		return fmt.Errorf("seed: seals: %t %w", ok, err)
 	}
 	head, err := tx.Head(ctx)
 	if err != nil {
