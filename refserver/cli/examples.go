@@ -159,12 +159,13 @@ agentkey keys reseal --no-wait`,
 agentkey keys rotate-kek --key-file encryption.key
 # From a key file to OpenBao:
 agentkey keys rotate-kek --key-provider transit:transit/agentkey --old-key-provider local --old-key-file encryption.key`,
-	"keys rotate-signing-key": `agentkey keys rotate-signing-key --out handover.json`,
-	"keys check-handover":     `agentkey keys check-handover handover.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
-	"keys destroy-org":        `agentkey keys destroy-org --confirm 'Acme Inc.' --reason 'The contract has ended'`,
-	"audit shipping":          `agentkey audit shipping --json`,
-	"audit retention show":    `agentkey audit retention show`,
-	"audit retention plan":    `agentkey audit retention plan --content-days 365 --personal-days 90`,
+	"keys rotate-installation": `agentkey keys rotate-installation --key-file encryption.key`,
+	"keys rotate-signing-key":  `agentkey keys rotate-signing-key --out handover.json`,
+	"keys check-handover":      `agentkey keys check-handover handover.json --public-key agentkey/0198f3c2+1c3daddf+AQh14oqhuVJf4yUj`,
+	"keys destroy-org":         `agentkey keys destroy-org --confirm 'Acme Inc.' --reason 'The contract has ended'`,
+	"audit shipping":           `agentkey audit shipping --json`,
+	"audit retention show":     `agentkey audit retention show`,
+	"audit retention plan":     `agentkey audit retention plan --content-days 365 --personal-days 90`,
 	"audit retention set": `# Shows what it would remove, and asks:
 agentkey audit retention set --content-days 365 --personal-days 90
 # For ever again:

@@ -25,6 +25,7 @@ type keysCommands struct {
 	RotateDek        keysRotateDEK     `cmd:"" name:"rotate-dek" help:"Make the next data keys: what is sealed from now on is under them."`
 	Reseal           keysReseal        `cmd:"" help:"Seal everything anew with the active data keys, and destroy those before."`
 	RotateKek        keysRotateKEK     `cmd:"" name:"rotate-kek" help:"Have every data key wrapped by the key provider's current key, with the settings of serve."`
+	RotateInstall    keysRotateInstall `cmd:"" name:"rotate-installation" help:"Make the next data keys of the installation's own records, seal those anew and destroy the keys before, with the settings of serve."`
 	RotateSigningKey keysRotateSigning `cmd:"" help:"Make the next key that signs the logs, with the settings of serve."`
 	CheckHandover    keysCheckHandover `cmd:"" help:"Check the proof that the log's key was handed over, without any server."`
 	DestroyOrg       keysDestroy       `cmd:"" name:"destroy-org" help:"Destroy the keys of everything that the organization has sealed. It can't be undone."`

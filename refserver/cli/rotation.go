@@ -238,30 +238,75 @@ func (c *keysRotateKEK) Run(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		shown := s.progress("wrapping data keys")
-		defer shown.end()
-		for status.Rewrapping != nil {
-			if _, err := m.ContinueRotations(ctx); err != nil {
-				return err
-			}
-			if status, err = m.KeysStatus(ctx, operator(), agentkey.KeysStatusInput{}); err != nil {
-				return err
-			}
-			if status.Rewrapping == nil {
-				break
-			}
-			shown.set(bar(status.Rewrapping.Done, status.Rewrapping.Total))
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(rotationStep):
-			}
+		status, err = s.rotated(ctx, m, "wrapping data keys", status, func(k agentkey.KeysStatus) *agentkey.RotationProgress { return k.Rewrapping })
+		if err != nil {
+			return err
 		}
-		shown.end()
 		if c.JSON {
 			return s.emit(map[string]string{"provider": status.Provider})
 		}
 		return s.say("every data key is wrapped by %s; the keys before it are needed for backups only", clean(status.Provider))
+	})
+}
+
+// rotated carries out a rotation of the installation, or waits for the server that
+// does, and shows how far it is.
+func (s *session) rotated(ctx context.Context, m *agentkey.Manager, what string, status agentkey.KeysStatus,
+	left func(agentkey.KeysStatus) *agentkey.RotationProgress,
+) (agentkey.KeysStatus, error) {
+	shown := s.progress(what)
+	defer shown.end()
+	for left(status) != nil {
+		_, err := m.ContinueRotations(ctx)
+		if err == nil {
+			status, err = m.KeysStatus(ctx, operator(), agentkey.KeysStatusInput{})
+		}
+		if err != nil {
+			return status, err
+		}
+		p := left(status)
+		if p == nil {
+			break
+		}
+		shown.set(bar(p.Done, p.Total))
+		select {
+		case <-ctx.Done():
+			return status, ctx.Err()
+		case <-time.After(rotationStep):
+		}
+	}
+	return status, nil
+}
+
+type keysRotateInstall struct{ localInstallation }
+
+// Run rotates the data keys of the reserved organization, whose administrator is
+// who runs the server.
+func (c *keysRotateInstall) Run(ctx context.Context, s *session) error {
+	return c.with(ctx, s, func(m *agentkey.Manager) error {
+		_, err := m.RotateDataKeys(ctx, operator(), agentkey.RotateDataKeysInput{})
+		if err != nil {
+			return err
+		}
+		status, err := m.Reseal(ctx, operator())
+		if err != nil {
+			return err
+		}
+		status, err = s.rotated(ctx, m, "sealing the installation's records anew", status, func(k agentkey.KeysStatus) *agentkey.RotationProgress { return k.Resealing })
+		if err != nil {
+			return err
+		}
+		out := client.Keys{Provider: status.Provider, Rewrap: status.Rewrap}
+		for _, k := range status.Keys {
+			out.Keys = append(out.Keys, client.DataKey{
+				ID: k.ID, Purpose: string(k.Purpose), State: string(k.State), Lifecycle: k.Lifecycle, CreatedAt: k.CreatedAt,
+				Provider: k.Provider, Rewrap: k.Rewrap, Seals: k.Seals, MaxSeals: k.MaxSeals,
+			})
+		}
+		if c.JSON {
+			return s.emit(out)
+		}
+		return s.keys(out)
 	})
 }
 
