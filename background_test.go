@@ -178,6 +178,57 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// heldLog is a storage whose log can't be read until it is let go.
+type heldLog struct {
+	storage.Store
+	release chan struct{}
+}
+
+type heldTx struct {
+	storage.ReadTx
+	release chan struct{}
+}
+
+func (h heldLog) View(ctx context.Context, organization string, fn func(context.Context, storage.ReadTx) error) error {
+	return h.Store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) error {
+		return fn(ctx, heldTx{tx, h.release})
+	})
+}
+
+func (t heldTx) Lines(ctx context.Context, from int64, limit int) ([]audit.Line, error) {
+	<-t.release
+	return t.ReadTx.Lines(ctx, from, limit)
+}
+
+// However long the replay at the start takes, what was asked for before is sealed
+// anew meanwhile.
+func TestResealingDoesNotWaitForTheReplay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		s := newScene(t)
+		_, err := s.RotateDataKeys(t.Context(), s.Owner, agentkey.RotateDataKeysInput{})
+		is.NoErr(err)
+		_, err = s.Reseal(t.Context(), s.Owner)
+		is.NoErr(err)
+		held := heldLog{s.inner, make(chan struct{})}
+		m, err := agentkey.New(t.Context(), agentkey.Config{Storage: held, Keys: s.keys, Clock: s.Clock.Now, Node: "held", Policies: agentkeytest.Unlimited()})
+		is.NoErr(err)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		synctest.Wait()
+		status, err := s.KeysStatus(t.Context(), s.Owner, agentkey.KeysStatusInput{Count: true})
+		is.NoErr(err)
+		is.Equal(status.Resealing, nil)
+		is.Equal(status.Reseal, int64(0))
+		close(held.release)
+		stop()
+		is.NoErr(<-done)
+		is.NoErr(m.Close(t.Context()))
+	})
+}
+
 // After Close every method answers ErrClosed and does nothing.
 func TestClosed(t *testing.T) {
 	t.Parallel()

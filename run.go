@@ -17,8 +17,9 @@ import (
 
 // Run does the background work until ctx ends: it sweeps at every
 // Config.SweepInterval, and replays the logs against the records at the start and
-// at every Config.ReconcileInterval. Beside that it ships events to the Config.Sinks,
-// carries out rotations of keys, and removes what retention lets go at every Config.RetentionInterval. Its start and
+// at every Config.ReconcileInterval. Beside that, and without waiting for the first
+// replay, it ships events to the Config.Sinks, carries out rotations of keys, and
+// removes what retention lets go at every Config.RetentionInterval. Its start and
 // its end are events. Every process has one Run; of several on one database, one at a
 // time sweeps, one replays at the intervals, one removes, and one ships to each sink.
 func (m *Manager) Run(ctx context.Context) error {
@@ -26,10 +27,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err := m.recordServer(ctx, audit.ActionServerStarted); err != nil {
 		return err
 	}
+	defer m.beside(ctx)() // before the replay, which reads the whole of every log
 	if m.config.ReconcileInterval > 0 {
 		m.reconcileAll(ctx)
 	}
-	defer m.beside(ctx)()
 	sweep := time.NewTicker(m.config.SweepInterval)
 	defer sweep.Stop()
 	var reconcile <-chan time.Time
