@@ -50,3 +50,16 @@ func ExampleManager_DestroyOrganization() {
 	// true held
 	// refused: organization is destroyed
 }
+
+// After a new key was put in front of the provider's old one every data key is
+// wrapped by it, and the old one can go. What is sealed stays as it is.
+func ExampleManager_RewrapDataKeys() {
+	s, ctx := openExample(), context.Background()
+	status := must(s.RewrapDataKeys(ctx, agentkey.Operator("on call")))
+	for status.Rewrapping != nil {
+		must(s.ContinueRotations(ctx))
+		status = must(s.KeysStatus(ctx, agentkey.Operator("on call"), agentkey.KeysStatusInput{}))
+	}
+	fmt.Println(status.Rewrap)
+	// Output: 0
+}
