@@ -1,6 +1,7 @@
 package agentkey_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,39 @@ func BenchmarkVend(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkOrganizations measures vends in process, of 16 organizations with 4
+// callers each on one SQLite, and what they would come to if each organization
+// had transactions of its own.
+func BenchmarkOrganizations(b *testing.B) {
+	for _, commits := range []string{"shared", "apart"} {
+		b.Run("commits="+commits, func(b *testing.B) {
+			store := storage.Store(dbtest.SQLite(b)(b))
+			if commits == "apart" {
+				store = apart{store}
+			}
+			k := agentkeytest.New(b, func(c *agentkey.Config) { c.Storage = store })
+			vends := make([]func(context.Context) error, 16)
+			for i := range vends {
+				one := *k
+				one.Organization, one.Owner = k.NewOrganization(fmt.Sprintf("Organization %d", i))
+				vends[i] = vender(&one)
+			}
+			var begun atomic.Int64
+			share(b, 4*len(vends), func() error {
+				return vends[begun.Add(1)%int64(len(vends))](b.Context())
+			})
+		})
+	}
+}
+
+// apart is a store that gives each Update a transaction of its own: it shares only
+// those whose time is bounded.
+type apart struct{ storage.Store }
+
+func (s apart) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
+	return s.Store.Update(context.WithoutCancel(ctx), organization, fn)
 }
 
 // share has b.N operations done by so many goroutines, after as many as make

@@ -51,6 +51,9 @@ const (
 //   - serial: Updates of one organization run one after another; each sees
 //     everything that those before it committed. Updates of different
 //     organizations may overlap or not.
+//   - alone: an Update that fails, fails alone. Whatever Updates of different
+//     organizations share, each that answered nil is there afterwards, and nothing
+//     of one that answered an error.
 //   - head-first: an Update takes the organization's log head in a statement of
 //     its own, before fn runs; every read of fn sees what was committed before
 //     the head was taken, never an older state.

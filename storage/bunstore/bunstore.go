@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -48,6 +49,8 @@ type Store struct {
 	writer   *pool
 	reader   *pool
 	gates    gates
+	open     *shared       // on SQLite, of who is in the gate
+	sharing  time.Duration // of the tests, instead of shareTime
 	finder   finder
 	owned    []*sql.DB // the handles that Close closes
 	closed   atomic.Bool

@@ -20,7 +20,8 @@
 // by a statement of its own under READ COMMITTED; everything that an Update
 // decides on is read by later statements, each of which has a snapshot from
 // after the wait. On SQLite there is one writer at a time; an Update takes the
-// database's write lock before it reads anything. Within one process, callers
+// database's write lock before it reads anything, and those that queue up for it
+// share a transaction and its commit. Within one process, callers
 // of one head wait for it in order, without holding a connection.
 //
 // What a statement's arguments are never shows in its text where the text is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -36,3 +37,16 @@ func (w watcher) AfterQuery(context.Context, *bun.QueryEvent) {}
 
 // Conn is the transaction under a Tx.
 func Conn(t storage.Tx) *sql.Tx { return t.(*tx).sql }
+
+// ShareFor has shared transactions take others for so long.
+func (s *Store) ShareFor(d time.Duration) { s.sharing = d }
+
+// Waiting is how many are in the gate of SQLite's writer, or wait for it.
+func (s *Store) Waiting() int {
+	s.gates.mu.Lock()
+	defer s.gates.mu.Unlock()
+	if g := s.gates.open[""]; g != nil {
+		return g.users
+	}
+	return 0
+}

@@ -12,7 +12,8 @@ import (
 type faulty struct {
 	driver.Connector
 	// lose is what becomes of the next commit.
-	lose atomic.Int32
+	lose    atomic.Int32
+	commits atomic.Int64
 	// says is what is answered instead: nil for the end of the connection. It is
 	// set before the commit.
 	says error
@@ -61,6 +62,7 @@ func (c *faultyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver
 // Commit answers io.ErrUnexpectedEOF, as a connection does that was cut, or what
 // it is told to say.
 func (t *faultyTx) Commit() error {
+	t.conn.from.commits.Add(1)
 	lose := t.conn.from.lose.Swap(keepAnswers)
 	if lose == keepAnswers {
 		return t.Tx.Commit()

@@ -1,9 +1,6 @@
 package bunstore
 
-import (
-	"context"
-	"sync"
-)
+import "sync"
 
 // gates let one caller at a time through for each name, in the order in which
 // they came. They keep the waiters of one head, within this process, from
@@ -18,8 +15,9 @@ type gate struct {
 	users int
 }
 
-// enter waits for the gate and answers how to leave it, or the context's error.
-func (g *gates) enter(ctx context.Context, name string) (leave func(), err error) {
+// enter waits for the gate and answers how to leave it, unless something else is
+// done before that.
+func (g *gates) enter(done <-chan struct{}, name string) (leave func(), ok bool) {
 	g.mu.Lock()
 	w := g.open[name]
 	if w == nil {
@@ -33,11 +31,18 @@ func (g *gates) enter(ctx context.Context, name string) (leave func(), err error
 	g.mu.Unlock()
 	select {
 	case w.slot <- struct{}{}:
-		return func() { <-w.slot; g.leave(name, w) }, nil
-	case <-ctx.Done():
+		return func() { <-w.slot; g.leave(name, w) }, true
+	case <-done:
 		g.leave(name, w)
-		return nil, ctx.Err()
+		return nil, false
 	}
+}
+
+// crowded tells who is in the gate whether others wait.
+func (g *gates) crowded(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open[name].users > 1
 }
 
 func (g *gates) leave(name string, w *gate) {

@@ -34,7 +34,7 @@ func (s *Store) writeStatements() []statement {
 	if s.postgres {
 		return append(all, lockHead, dropHead, putWindows, insertLines, appendLines, leaseRows)
 	}
-	return append(all, lockDatabase, insertEvent, insertEvents, insertLeaf, insertLeaves, leaseFile)
+	return append(all, lockDatabase, setSavepoint, keepSavepoint, undoSavepoint, insertEvent, insertEvents, insertLeaf, insertLeaves, leaseFile)
 }
 
 // brief are statements that touch few rows, each found by its key. On SQLite they
@@ -42,7 +42,8 @@ func (s *Store) writeStatements() []statement {
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
 	switch q {
-	case readHead, selectBulk.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow:
+	case readHead, selectBulk.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}
 	return false

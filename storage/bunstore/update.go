@@ -30,13 +30,19 @@ func (s *Store) enterTx(ctx context.Context, organization string) error {
 	return nil
 }
 
-// Update implements storage.Store. It runs fn once.
+// Update implements storage.Store. It runs fn once, or on SQLite twice.
 func (s *Store) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
 	if err := s.enterTx(ctx, organization); err != nil {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, storage.UpdateTime)
 	defer cancel()
+	// Whoever may take as long as it likes keeps nobody waiting for its end.
+	if _, brief := ctx.Deadline(); brief && !s.postgres {
+		if err := s.updateShared(wait, ctx, organization, fn); err != errApart {
+			return err
+		}
+	}
 	leave, err := s.enterGate(wait, ctx, organization)
 	if err != nil {
 		return err
@@ -62,15 +68,24 @@ func (s *Store) gate(organization string) string {
 	return ""
 }
 
-func (s *Store) enterGate(wait, caller context.Context, organization string) (leave func(), err error) {
-	leave, err = s.gates.enter(wait, s.gate(organization))
+func (s *Store) passGate(wait, caller context.Context, organization string) (leave func(), err error) {
+	leave, passed := s.gates.enter(wait.Done(), s.gate(organization))
 	switch {
-	case err == nil:
+	case passed:
 		return leave, nil
 	case caller.Err() != nil:
 		return nil, caller.Err()
 	}
 	return nil, fmt.Errorf("%w: the head is held in this process", storage.ErrBusy)
+}
+
+// enterGate is passGate for who wants a transaction of its own.
+func (s *Store) enterGate(wait, caller context.Context, organization string) (leave func(), err error) {
+	leave, err = s.passGate(wait, caller, organization)
+	if err == nil && !s.postgres {
+		s.settle()
+	}
+	return leave, err
 }
 
 // tx is the transaction of an Update.
@@ -261,7 +276,12 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	defer cancel()
-	err := t.endWithin(most*4/5, t.sql.Commit)
+	return t.outcome(ctx, left, t.endWithin(most*4/5, t.sql.Commit))
+}
+
+// outcome is what a commit that answered so has come to. Where that leaves it open,
+// it is looked for as long as left lasts.
+func (t *tx) outcome(ctx, left context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -3,6 +3,7 @@ package storagetest_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -218,6 +219,37 @@ func (t insertsTx) PutAgent(ctx context.Context, a storage.Agent) (bool, error) 
 		}
 	}
 	return t.Tx.PutAgent(ctx, a)
+}
+
+// dragsAlong undoes, with an Update that fails, the next one of each other
+// organization, and tells nobody.
+func dragsAlong(s storage.Store) storage.Store {
+	var mu sync.Mutex
+	total, own, last := 0, make(map[string]int), make(map[string]int)
+	strangers := func(org string, failed int) (more bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		total, own[org] = total+failed, own[org]+failed
+		before, known := last[org]
+		last[org] = total - own[org]
+		return known && before < last[org]
+	}
+	return withUpdate{s, func(ctx context.Context, org string, fn updateFn) error {
+		err := s.Update(ctx, org, func(ctx context.Context, tx storage.Tx) error {
+			if err := fn(ctx, tx); err != nil {
+				strangers(org, 1)
+				return err
+			}
+			if strangers(org, 0) {
+				return errLie
+			}
+			return nil
+		})
+		if errors.Is(err, errLie) {
+			return nil
+		}
+		return err
+	}}
 }
 
 var errLie = errors.New("rolled back")

@@ -24,6 +24,7 @@ func clauses() []clause {
 		{"atomicity", "done", "a Tx used after its fn returned answers ErrClosed.", checkDone, nil},
 		{"atomicity", "cancelled", "a context that ends while fn runs, or before, undoes the Update.", checkCancelled, nil},
 		{"contention", "serial", serialSentence, checkSerial, nil},
+		{"contention", "alone", aloneSentence, checkAlone, nil},
 		{"contention", "head-first", headSentence, checkHeadFirst, nil},
 		{"contention", "revocation", revocationSentence, checkRevocation, nil},
 		{"contention", "lease", leaseSentence, checkLeaseRace, nil},
@@ -31,6 +32,7 @@ func clauses() []clause {
 		{"contention", "view", "a View reads one consistent state, at least as new as every Update that returned before it began, and for at most ViewTime; it never waits for an Update and never makes one wait.", checkView, nil},
 		{"contention", "context", "ErrBusy, ErrUnavailable and a context's own error are never reported for each other.", checkContext, nil},
 		{"processes", "serial", serialSentence, checkSerial, needSecond},
+		{"processes", "alone", aloneSentence, checkAlone, needSecond},
 		{"processes", "head-first", headSentence, checkHeadFirst, needSecond},
 		{"processes", "revocation", revocationSentence, checkRevocation, needSecond},
 		{"processes", "lease", leaseSentence, checkLeaseRace, needSecond},
@@ -42,6 +44,7 @@ func clauses() []clause {
 const (
 	insertSentence = "a Put with Revision 1 inserts; with Revision n > 1 it replaces the row of revision n-1, all columns but the identity (see each record); where the identity differs it answers false or ErrInvalid and changes nothing. Revision below 1 is ErrInvalid."
 	serialSentence = "Updates of one organization run one after another; each sees everything that those before it committed. Updates of different organizations may overlap or not."
+	aloneSentence  = "an Update that fails, fails alone. Whatever Updates of different organizations share, each that answered nil is there afterwards, and nothing of one that answered an error."
 	headSentence   = "an Update takes the organization's log head in a statement of its own, before fn runs; every read of fn sees what was committed before the head was taken, never an older state."
 
 	// What follows from several clauses together.

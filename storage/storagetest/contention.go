@@ -65,6 +65,78 @@ func checkSerial(c *check) {
 	})
 }
 
+// fates are ends of an Update: the error that it has to answer, after it has begun
+// to write.
+var fates = []struct {
+	name string
+	meet func(ctx context.Context, tx storage.Tx, org string, cancel func()) error
+	want error
+}{
+	{"succeeds", func(context.Context, storage.Tx, string, func()) error { return nil }, nil},
+	{"succeeds again", func(context.Context, storage.Tx, string, func()) error { return nil }, nil},
+	{"fails", func(context.Context, storage.Tx, string, func()) error { return errTest }, errTest},
+	{"succeeds once more", func(context.Context, storage.Tx, string, func()) error { return nil }, nil},
+	{"refers to nothing", func(ctx context.Context, tx storage.Tx, org string, _ func()) error {
+		return second(tx.PutKey(ctx, agentKey(org, "key-9", "none")))
+	}, storage.ErrInvalid},
+	{"is cancelled", func(_ context.Context, _ storage.Tx, _ string, cancel func()) error { cancel(); return nil }, context.Canceled},
+	{"panics", func(context.Context, storage.Tx, string, func()) error { panic(errTest) }, errTest},
+}
+
+// checkAlone has organizations meet every fate beside each other.
+func checkAlone(c *check) {
+	began := time.Now()
+	var stand [workers][]string
+	for turn := 0; turn < turns && racing(began); turn++ {
+		id := fmt.Sprintf("turn-%02d", turn)
+		c.together(workers, func(worker int) {
+			fate := fates[(worker+turn)%len(fates)]
+			err := storage.ErrBusy
+			for errors.Is(err, storage.ErrBusy) && c.ctx.Err() == nil {
+				err = c.meet(c.one(worker), fmt.Sprintf("org-%d", worker), id, fate.meet)
+			}
+			if !errors.Is(err, fate.want) {
+				failf("an Update that %s answered %s", fate.name, describe(err))
+			}
+			if err == nil {
+				stand[worker] = append(stand[worker], id)
+			}
+		})
+	}
+	for worker, ids := range stand {
+		c.view(fmt.Sprintf("org-%d", worker), func(ctx context.Context, tx storage.ReadTx) {
+			var found []string
+			for _, r := range got(tx.ScanRecords(ctx, storage.Scan{Kind: "setting", Limit: 100})) {
+				found = append(found, r.ID)
+			}
+			equal("what stands", found, ids)
+			equal("size of the log", got(tx.Head(ctx)).Size, int64(len(ids)))
+		})
+	}
+}
+
+// meet writes a record and an event, and then meets a fate. A panic of that is
+// answered as an error.
+func (c *check) meet(s storage.Store, org, id string, fate func(context.Context, storage.Tx, string, func()) error) (err error) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	defer func() {
+		if p := recover(); p == any(errTest) {
+			err = errTest
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	return s.Update(ctx, org, func(ctx context.Context, tx storage.Tx) error {
+		func() {
+			defer c.noteAndGoOn()
+			yes(tx.PutRecord(ctx, record(org, "setting", id)))
+			appendTo(ctx, tx, org, false, event(audit.ActionAgentUpdated))
+		}()
+		return fate(ctx, tx, org, cancel)
+	})
+}
+
 // checkHeadFirst lets an Update wait for another that changes everything it
 // reads afterwards.
 func checkHeadFirst(c *check) {
