@@ -42,6 +42,7 @@ type anchored struct {
 	busy    map[string]chan struct{} // logs whose head is on its way
 	kept    map[string]*keptHead
 	covered int64 // time of the reserved log's last event that is kept
+	at      int64 // when it last took a head
 	failing error // of the last attempt, nil when it succeeded
 	fails   int
 	skip    int // so many rounds, after failures
@@ -148,7 +149,8 @@ func (a *anchored) offer(ctx context.Context, organization string, fresh bool) (
 	a.mu.Lock()
 	h.memory, h.covered, h.fresh = a.kept[organization], a.covered, fresh
 	a.mu.Unlock()
-	if h.memory == nil || string(h.memory.signed) != string(h.Signed) {
+	took := h.memory == nil || string(h.memory.signed) != string(h.Signed)
+	if took {
 		if h.memory != nil { // whatever the anchor says: this process knows what it kept
 			err := h.follows(ctx, audit.Checkpoint{Origin: h.memory.origin, Size: h.memory.tree.Size(), Root: h.memory.tree.Root()})
 			if err != nil {
@@ -162,6 +164,9 @@ func (a *anchored) offer(ctx context.Context, organization string, fresh bool) (
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.kept[organization] = &keptHead{signed: h.Signed, tree: tree, origin: h.Origin}
+	if took {
+		a.at = micros(a.m.config.Clock())
+	}
 	if organization == storage.System {
 		a.covered = max(a.covered, at)
 	}

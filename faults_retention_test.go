@@ -54,6 +54,9 @@ func retentionFaults() []faultOperation {
 		{method: "Ship", options: sinks, prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return onlyError(s.Ship(ctx)) }
 		}},
+		{method: "Lags", options: sinks, prepare: func(s *scene) call {
+			return func(ctx context.Context) (any, error) { return answer(s.Lags(ctx)) }
+		}},
 		{method: "Shipping", options: sinks, prepare: func(s *scene) call {
 			return func(ctx context.Context) (any, error) { return answer(s.Shipping(ctx, s.Owner)) }
 		}},

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // ErrPlainHTTP occurs when the server would speak plain HTTP on an address that
@@ -68,6 +70,12 @@ type Config struct {
 	// LeakReports.
 	LeakSigners []string
 
+	// MetricsToken lets whoever sends it as Authorization: Bearer read GET /metrics, in
+	// the text format of Prometheus, and more of GET /readyz: how far anchors and sinks are
+	// behind, of all organizations together. 24 characters at least. It stays the
+	// caller's. Nil: there are no metrics.
+	MetricsToken *vault.Secret
+
 	// Logger takes what an operator should see. Nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -108,7 +116,7 @@ func (c Config) check() (settings, error) {
 	if s.DrainTimeout < 0 {
 		return s, errors.New("refserver: Config.DrainTimeout must not be negative")
 	}
-	if err := errors.Join(checkOrigins(s.Origins), checkContact(s.SecurityContact)); err != nil {
+	if err := errors.Join(checkOrigins(s.Origins), checkContact(s.SecurityContact), c.checkMetricsToken()); err != nil {
 		return s, err
 	}
 	if err := errors.Join(s.readProxies(), s.readSigners()); err != nil {

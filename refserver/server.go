@@ -39,6 +39,7 @@ type Server struct {
 	open     *exchange.Router // about the server itself, without authentication
 	bypass   http.Handler
 	document document
+	lags     lags
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -66,6 +67,7 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	srv.open = exchange.NewRouter(shared)
 	srv.open.Handle(http.MethodGet, "/livez", srv.live)
 	srv.open.Handle(http.MethodGet, "/readyz", srv.ready)
+	srv.open.Handle(http.MethodGet, "/metrics", srv.metrics)
 	srv.open.Handle(http.MethodGet, "/openapi.json", srv.document.serve)
 	srv.open.Handle(http.MethodGet, "/.well-known/security.txt", srv.securityText)
 	srv.open.Handle(http.MethodPost, "/leaked-keys", srv.leaks)
@@ -113,21 +115,32 @@ func (s *Server) bypassed(r *http.Request) bool {
 
 type status struct {
 	Status string `json:"status"`
+
+	// For those who have the token for metrics:
+	Anchors []lagItem `json:"anchors,omitempty"`
+	Sinks   []lagItem `json:"sinks,omitempty"`
 }
 
 // live is GET /livez: the process answers.
 func (s *Server) live(x *exchange.Exchange) error {
-	return x.JSON(http.StatusOK, status{"ok"})
+	return x.JSON(http.StatusOK, status{Status: "ok"})
 }
 
 // ready is GET /readyz: storage and keys answer too. It says no more than that
-// to those who have no token.
+// to those who have no token for metrics. To who has, it says how far anchors and sinks
+// are behind: a server is ready in spite of that.
 func (s *Server) ready(x *exchange.Exchange) error {
 	if err := s.manager.Ready(x.Ctx()); err != nil {
 		x.Header().Set("Retry-After", "2")
-		return x.JSON(http.StatusServiceUnavailable, status{"unavailable"})
+		return x.JSON(http.StatusServiceUnavailable, status{Status: "unavailable"})
 	}
-	return x.JSON(http.StatusOK, status{"ok"})
+	answer := status{Status: "ok"}
+	if s.watches(x) {
+		if found, err := s.lags.get(x.Ctx(), s.manager, x.Now()); err == nil {
+			answer.Anchors, answer.Sinks = itemsOf(found.Anchors, x.Now()), itemsOf(found.Sinks, x.Now())
+		}
+	}
+	return x.JSON(http.StatusOK, answer)
 }
 
 // Listen opens the listener, so that Addr is known before Run. It fails with

@@ -58,7 +58,7 @@ var arrows = map[string]allowed{
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},
 	"refserver/openapi":           {},
-	"refserver/internal/files":    {},
+	"refserver/internal/files":    {others: []string{"golang.org/x/sys/unix"}},
 	"refserver/internal/outgoing": {},
 	"refserver/anchor":            {own: append([]string{"refserver/internal/files", "refserver/internal/outgoing"}, library...)},
 	"refserver/sink":              {own: []string{"audit", "refserver/internal/files", "refserver/internal/outgoing", "vault"}},

@@ -31,7 +31,7 @@ var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 // secretVariable says whether a variable that is no flag holds a secret.
 func secretVariable(name string) bool {
 	switch name {
-	case envAnchorWebhook, envEncryptionKey, envBootstrapToken, envAdminToken, envTransitToken, envTransitSecretID,
+	case envAnchorWebhook, envEncryptionKey, envBootstrapToken, envAdminToken, envTransitToken, envTransitSecretID, envMetricsToken,
 		envServeSinks + envSinkURL, envServeSinks + envSinkToken, envTailSink + envSinkURL, envTailSink + envSinkToken:
 		return true
 	}

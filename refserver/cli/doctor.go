@@ -101,6 +101,7 @@ func (x *examination) print(s *session, asJSON bool) error {
 // logs.
 func (c *doctorCommand) examine(ctx context.Context, s *session, set *settings, x *examination) bool {
 	c.settings(s, set, x)
+	sinks := c.sinks(ctx, s, x)
 	at, err := c.locate(s)
 	if err != nil {
 		x.fail("database", "%v", err)
@@ -126,12 +127,12 @@ func (c *doctorCommand) examine(ctx context.Context, s *session, set *settings, 
 		return false
 	}
 	c.anchors(ctx, s, at, store, keys, x)
-	return c.installation(ctx, s, store, keys, x)
+	return c.installation(ctx, s, store, keys, sinks, x)
 }
 
 // installation looks at what takes the key to read.
-func (c *doctorCommand) installation(ctx context.Context, s *session, store *bunstore.Store, keys vault.KeyProvider, x *examination) bool {
-	m, err := agentkey.New(ctx, agentkey.Config{Storage: store, Keys: keys, Clock: s.options.Clock})
+func (c *doctorCommand) installation(ctx context.Context, s *session, store *bunstore.Store, keys vault.KeyProvider, sinks []agentkey.SinkConfig, x *examination) bool {
+	m, err := agentkey.New(ctx, agentkey.Config{Storage: store, Keys: keys, Clock: s.options.Clock, Sinks: sinks})
 	if err != nil {
 		x.fail("key", "%v", err)
 		return false
@@ -145,6 +146,7 @@ func (c *doctorCommand) installation(ctx context.Context, s *session, store *bun
 	}()
 	x.clear("key", "it unwraps the data keys; the log's public key is %s", m.PublicKey())
 	x.clock(ctx, s, store)
+	x.shipped(ctx, m)
 	x.logs(ctx, s, store, m)
 	return true
 }
@@ -154,7 +156,11 @@ func (c *doctorCommand) settings(s *session, set *settings, x *examination) {
 	for _, name := range set.unknown(s.env) {
 		x.warn("settings", "%s is no setting of agentkey", name)
 	}
-	if err := c.config(s, slog.New(slog.DiscardHandler)).Validate(); err != nil {
+	config, err := c.config(s, slog.New(slog.DiscardHandler))
+	if err == nil {
+		err = config.Validate()
+	}
+	if err != nil {
 		x.fail("settings", "%v", err)
 	} else {
 		c.certificate(s, x)

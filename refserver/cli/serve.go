@@ -41,6 +41,7 @@ type serveFlags struct {
 	Contact      string    `name:"security-contact" env:"AGENTKEY_SECURITY_CONTACT" placeholder:"URI" help:"Where to report a vulnerability, such as mailto:security@example.com; served as /.well-known/security.txt."`
 	LeakReports  bool      `env:"AGENTKEY_LEAK_REPORTS" help:"Let anybody report leaked keys at POST /leaked-keys, as secret scanners do; the agent is then suspended."`
 	LeakSigners  []string  `env:"AGENTKEY_LEAK_SIGNERS" placeholder:"FILE" help:"PEM file of public keys (ECDSA P-256): only reports signed by one of them count; give several as a list."`
+	MetricsFile  string    `name:"metrics-token-file" env:"AGENTKEY_METRICS_TOKEN_FILE" placeholder:"FILE" help:"Token for GET /metrics (Prometheus) and the details of GET /readyz, unless AGENTKEY_METRICS_TOKEN holds it. Without one there are none."`
 	LogLevel     string    `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
 	LogFormat    string    `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
 }
@@ -122,7 +123,10 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if err != nil {
 		return err
 	}
-	config := c.config(s, log)
+	config, err := c.config(s, log)
+	if err != nil {
+		return err
+	}
 	if err := config.Validate(); err != nil {
 		return &usageError{err.Error()}
 	}
@@ -176,11 +180,16 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	return server.Run(ctx)
 }
 
-func (c *serveFlags) config(s *session, log *slog.Logger) refserver.Config {
+// envMetricsToken is the variable that holds the token for metrics.
+const envMetricsToken = "AGENTKEY_METRICS_TOKEN"
+
+func (c *serveFlags) config(s *session, log *slog.Logger) (refserver.Config, error) {
+	token, err := s.secret(envMetricsToken, c.MetricsFile, "file of the token for metrics")
 	return refserver.Config{
-		Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, AnchorRevocations: time.Duration(c.Revocations),
+		MetricsToken: token,
+		Listen:       c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BehindTLSProxy: c.BehindProxy, TrustedProxies: c.TrustedProxy, AnchorRevocations: time.Duration(c.Revocations),
 		Origins: c.CORSOrigins, SecurityContact: c.Contact, LeakReports: c.LeakReports, LeakSigners: c.LeakSigners, Logger: log, Clock: s.options.Clock,
-	}
+	}, err
 }
 
 // unknown names the variables that look like settings and are none.

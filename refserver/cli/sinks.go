@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -47,6 +48,13 @@ const (
 // maxSecretFile bounds a file with a URL or a token.
 const maxSecretFile = 4096
 
+// place is a sink as its settings describe it. Nothing is opened or connected to yet.
+type place struct {
+	name  string
+	open  func() (audit.Sink, error)
+	reach func(ctx context.Context) error // says whether it is there, and sends nothing
+}
+
 // open makes the sinks. What can be wrong with their settings shows here; nothing
 // is connected to yet.
 func (f sinkFlags) open(s *session, prefix string) (all []agentkey.SinkConfig, closeAll func() error, err error) {
@@ -57,75 +65,130 @@ func (f sinkFlags) open(s *session, prefix string) (all []agentkey.SinkConfig, c
 		}
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = done()
-		}
-	}()
-	add := func(name string, one audit.Sink, err error) error {
-		if errors.Is(err, sink.ErrConfig) {
-			return &usageError{err.Error()}
-		}
-		if c, ok := one.(io.Closer); ok && err == nil {
-			closers = append(closers, c)
-		}
-		all = append(all, agentkey.SinkConfig{Name: name, Sink: one, Personal: f.Personal, Timeout: time.Duration(f.Timeout)})
-		return err
-	}
-	if f.Timeout == 0 || time.Duration(f.Timeout) > 10*time.Minute {
-		return nil, nil, usagef("the timeout of sinks must be 1s to 10m")
-	}
-	roots, cert, err := f.trust()
+	places, err := f.places(s, prefix)
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, p := range places {
+		one, err := p.open()
+		if err != nil {
+			return nil, nil, errors.Join(settingError(err), done())
+		}
+		if c, ok := one.(io.Closer); ok {
+			closers = append(closers, c)
+		}
+		all = append(all, f.config(p, one))
+	}
+	return all, done, nil
+}
+
+func (f sinkFlags) config(p place, one audit.Sink) agentkey.SinkConfig {
+	return agentkey.SinkConfig{Name: p.name, Sink: one, Personal: f.Personal, Timeout: time.Duration(f.Timeout)}
+}
+
+// settingError is an error of a sink; one of its settings is one of usage.
+func settingError(err error) error {
+	if errors.Is(err, sink.ErrConfig) {
+		return &usageError{err.Error()}
+	}
+	return err
+}
+
+// places reads what the settings say, as far as that can be told without touching
+// anything.
+func (f sinkFlags) places(s *session, prefix string) (all []place, err error) {
+	if f.Timeout == 0 || time.Duration(f.Timeout) > 10*time.Minute {
+		return nil, usagef("the timeout of sinks must be 1s to 10m")
+	}
+	roots, cert, err := f.trust()
+	if err != nil {
+		return nil, err
+	}
 	format := sink.Format(f.Format)
 	if f.Stdout {
-		one, err := sink.NewWriter(s.stdout, format)
-		if err := add("stdout", one, err); err != nil {
-			return nil, nil, err
-		}
+		all = append(all, place{"stdout", func() (audit.Sink, error) { return sink.NewWriter(s.stdout, format) }, func(context.Context) error { return nil }})
 	}
 	if f.File != "" {
-		one, err := sink.NewFile(sink.FileConfig{
-			Path: f.File, Format: format, MaxSize: f.FileSize << 20, MaxAge: time.Duration(f.FileAge), Keep: f.FileKeep, Clock: s.options.Clock,
-		})
-		if err := add("file", one, err); err != nil {
-			return nil, nil, err
-		}
+		c := sink.FileConfig{Path: f.File, Format: format, MaxSize: f.FileSize << 20, MaxAge: time.Duration(f.FileAge), Keep: f.FileKeep, Clock: s.options.Clock}
+		all = append(all, place{"file", func() (audit.Sink, error) { return sink.NewFile(c) }, func(context.Context) error { return c.Reach() }})
 	}
 	if f.Syslog != "" {
 		hostname, _ := os.Hostname() // without one it is "-"
 		one, err := sink.NewSyslog(sink.SyslogConfig{
 			Address: f.Syslog, Format: format, Roots: roots, Certificate: cert, Hostname: hostname, MaxMessage: f.SyslogMax,
 		})
-		if err := add("syslog", one, err); err != nil {
-			return nil, nil, err
+		if err != nil {
+			return nil, settingError(err)
 		}
+		all = append(all, place{"syslog", func() (audit.Sink, error) { return one, nil }, one.Reach})
 	}
-	url, err := s.sinkSecret(prefix+envSinkURL, f.HTTPFile, "file of the URL")
+	url, err := s.secret(prefix+envSinkURL, f.HTTPFile, "file of the URL")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	token, err := s.sinkSecret(prefix+envSinkToken, f.TokenFile, "file of the token")
+	token, err := s.secret(prefix+envSinkToken, f.TokenFile, "file of the token")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	switch {
 	case url != nil:
 		one, err := sink.NewHTTP(sink.HTTPConfig{URL: url, Token: token, Format: format, Roots: roots})
-		if err := add("http", one, err); err != nil {
-			return nil, nil, err
+		if err != nil {
+			return nil, settingError(err)
 		}
+		all = append(all, place{"http", func() (audit.Sink, error) { return one, nil }, one.Reach})
 	case token != nil:
-		return nil, nil, usagef("there is a token for an HTTP sink and no URL: set %s, or give the file of it", prefix+envSinkURL)
+		return nil, usagef("there is a token for an HTTP sink and no URL: set %s, or give the file of it", prefix+envSinkURL)
 	}
-	return all, done, nil
+	return all, nil
 }
 
-// sinkSecret reads a secret from the environment or a file; nil when it is in
+// errUnsent is what a sink of doctor answers: it sends nothing.
+var errUnsent = errors.New("doctor ships nothing")
+
+type unsent struct{}
+
+func (unsent) Ship(context.Context, audit.Batch) error { return errUnsent }
+
+// sinks asks every sink whether it is there, and sends nothing.
+func (c *doctorCommand) sinks(ctx context.Context, s *session, x *examination) (found []agentkey.SinkConfig) {
+	places, err := c.Sinks.places(s, envServeSinks)
+	if err != nil {
+		x.fail("sinks", "%v", err)
+		return nil
+	}
+	for _, p := range places {
+		found = append(found, c.Sinks.config(p, unsent{}))
+		bounded, cancel := context.WithTimeout(ctx, time.Duration(c.Sinks.Timeout))
+		err := p.reach(bounded)
+		cancel()
+		if err != nil {
+			x.fail("sinks", "%s can't be shipped to: %s", p.name, strings.TrimPrefix(err.Error(), "sink: "))
+		} else {
+			x.ok("sinks", "%s is there; nothing was sent", p.name)
+		}
+	}
+	return found
+}
+
+// shipped says how far the sinks are behind.
+func (x *examination) shipped(ctx context.Context, m *agentkey.Manager) {
+	lags, err := m.Lags(ctx)
+	if err != nil {
+		x.fail("sinks", "%v", err)
+	}
+	for _, l := range lags.Sinks {
+		if l.Events == 0 {
+			x.ok("sinks", "%s has every event", l.Name)
+			continue
+		}
+		x.warn("sinks", "%s has yet to get %s of %s, the oldest of %s; `agentkey serve` ships them", l.Name, plural(l.Events, "event"), plural(l.Logs, "log"), when(l.Since))
+	}
+}
+
+// secret reads a secret from the environment or a file; nil when it is in
 // neither.
-func (s *session) sinkSecret(variable, file, what string) (*vault.Secret, error) {
+func (s *session) secret(variable, file, what string) (*vault.Secret, error) {
 	text, ok := s.getenv(variable)
 	switch {
 	case ok && file != "":

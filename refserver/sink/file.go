@@ -59,14 +59,47 @@ type handle interface {
 // NewFile opens the file, or makes it. What a crash left of a line that was never
 // acknowledged is cut off: it comes again.
 func NewFile(c FileConfig) (*File, error) {
-	if c.Path == "" || c.Clock == nil || c.MaxSize < 0 || c.MaxAge < 0 || c.Keep < 0 {
-		return nil, fmt.Errorf("%w: file", ErrConfig)
-	}
-	if err := c.Format.check(); err != nil {
+	if err := c.check(); err != nil {
 		return nil, err
 	}
 	s := &File{FileConfig: c}
 	return s, s.open()
+}
+
+func (c FileConfig) check() error {
+	if c.Path == "" || c.Clock == nil || c.MaxSize < 0 || c.MaxAge < 0 || c.Keep < 0 {
+		return fmt.Errorf("%w: file", ErrConfig)
+	}
+	return c.Format.check()
+}
+
+// Reach says what would keep NewFile from opening the file. It makes and changes
+// nothing.
+func (c FileConfig) Reach() error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	info, err := os.Stat(c.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if info, err = os.Stat(filepath.Dir(c.Path)); err == nil && !info.IsDir() {
+			err = errors.New("it would be in no directory")
+		}
+	case err == nil && !info.Mode().IsRegular():
+		err = errors.New("it is no regular file")
+	case err == nil:
+		var f *os.File
+		if f, err = os.OpenFile(c.Path, os.O_RDWR|os.O_APPEND, 0); err == nil {
+			err = f.Close()
+		}
+	}
+	if err == nil { // for the files that are set aside too
+		err = files.Writable(filepath.Dir(c.Path))
+	}
+	if err != nil {
+		return fmt.Errorf("sink: file: %w", files.Cause(err))
+	}
+	return nil
 }
 
 func (s *File) open() error {

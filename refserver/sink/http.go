@@ -61,6 +61,15 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 	return &HTTP{url: u, token: c.Token, format: c.Format, roots: c.Roots, client: outgoing.Client(u, c.Roots)}, nil
 }
 
+// Reach connects to the receiver, and checks its certificate. It sends nothing, so
+// that it does not tell whether the token is the right one.
+func (s *HTTP) Reach(ctx context.Context) error {
+	if err := outgoing.Reach(ctx, s.url, s.roots); err != nil {
+		return fmt.Errorf("sink: HTTP: %w", err)
+	}
+	return nil
+}
+
 // Ship posts the lines of b.
 func (s *HTTP) Ship(ctx context.Context, b audit.Batch) error {
 	text, err := s.format.lines(b)

@@ -356,3 +356,23 @@ func TestPlainHTTP(t *testing.T) {
 	noErr(t, newHTTP(t, server).Ship(t.Context(), batch(t, 0, 2)))
 	is.New(t).Equal(numbers(t, got.Bytes()), sequence(0, 2))
 }
+
+// Whether a receiver is there can be asked without sending it anything.
+func TestReach(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	r := newReceiver(t, "127.0.0.1")
+	is.NoErr(r.sink(t, nil).Reach(t.Context()))
+	_, others := authority(t, "127.0.0.1")
+	err := r.sink(t, func(c *sink.SyslogConfig) { c.Roots = others }).Reach(t.Context())
+	is.True(err != nil && strings.Contains(err.Error(), "not trusted"))
+	is.Equal(len(r.numbers(t)), 0)
+	_ = r.l.Close()
+	is.True(r.sink(t, nil).Reach(t.Context()) != nil)
+
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("something was sent") }))
+	is.NoErr(newHTTP(t, server).Reach(t.Context()))
+	away := newHTTP(t, server)
+	server.Close()
+	secretless(t, away.Reach(t.Context()))
+}

@@ -221,6 +221,23 @@ func TestFile(t *testing.T) {
 		is.NoErr(f.Ship(t.Context(), batch(t, 2, 4)))
 		is.Equal(numbers(t, read(t, c.Path)), sequence(2, 4))
 	})
+	t.Run("looked at only", func(t *testing.T) {
+		t.Parallel()
+		is := is.New(t)
+		c := sink.FileConfig{Path: filepath.Join(t.TempDir(), "audit.jsonl"), Format: sink.JSONL, Clock: time.Now}
+		is.NoErr(c.Reach())
+		_, err := os.Stat(c.Path)
+		is.True(errors.Is(err, os.ErrNotExist))
+		is.NoErr(os.WriteFile(c.Path, []byte("half a line"), 0o644))
+		is.NoErr(c.Reach())
+		is.Equal(string(read(t, c.Path)), "half a line")
+		for _, path := range []string{t.TempDir(), filepath.Join(c.Path, "x"), filepath.Join(t.TempDir(), "none", "x")} {
+			c.Path = path
+			err := c.Reach()
+			is.True(err != nil && !strings.Contains(err.Error(), "TestFile"))
+		}
+		is.True(errors.Is(sink.FileConfig{}.Reach(), sink.ErrConfig))
+	})
 	t.Run("bad configuration", func(t *testing.T) {
 		t.Parallel()
 		is := is.New(t)

@@ -94,6 +94,15 @@ func header(text string, limit int) string {
 	return text[:min(len(text), limit)]
 }
 
+// Reach connects to the receiver, and checks its certificate. It sends nothing. A
+// receiver of TLS 1.3 that wants another certificate of ours says so only later.
+func (s *Syslog) Reach(ctx context.Context) error {
+	if err := outgoing.ReachTLS(ctx, s.Address, s.tls); err != nil {
+		return fmt.Errorf("sink: syslog: %w", err)
+	}
+	return nil
+}
+
 // Ship sends the lines of b, and waits until the receiver has read them.
 func (s *Syslog) Ship(ctx context.Context, b audit.Batch) error {
 	var out bytes.Buffer

@@ -74,7 +74,8 @@ type Options struct {
 	Keys     vault.KeyProvider  // nil: one random local key
 	Policies ratelimit.Policies // nil: the defaults
 	Anchors  []agentkey.Anchor  // nil: none
-	Config   refserver.Config   // Logger and Clock are set by New
+	Sinks    []agentkey.SinkConfig
+	Config   refserver.Config // Logger and Clock are set by New
 }
 
 // Unlimited are policies that let everything pass.
@@ -119,7 +120,7 @@ func New(t testing.TB, o Options) *Fixture {
 	for range 10 { // the database of a busy machine may answer late
 		f.Manager, err = agentkey.New(ctx, agentkey.Config{
 			Storage: o.Store, Keys: o.Keys, Policies: o.Policies, Clock: f.Clock.Now, Logger: logger, Node: "test",
-			Anchors: o.Anchors,
+			Anchors: o.Anchors, Sinks: o.Sinks,
 		})
 		if !errors.Is(err, agentkey.ErrStorage) {
 			break
