@@ -9,6 +9,7 @@ import (
 
 type agentsCommands struct {
 	List       agentsList       `cmd:"" help:"List agents, newest first."`
+	Show       agentsShow       `cmd:"" help:"Show an agent, and what it may use or waits for."`
 	Create     agentsCreate     `cmd:"" help:"Register an agent; prints its key, once."`
 	Update     agentsUpdate     `cmd:"" help:"Change an agent's name, description or owner."`
 	Suspend    agentsSuspend    `cmd:"" help:"Stop an agent at once and revoke its grants."`
@@ -50,6 +51,37 @@ func toolNames(tools []client.LinkedTool) string {
 		return "-"
 	}
 	return strings.Join(names, ", ")
+}
+
+type agentsShow struct {
+	readFlags
+	agentArg
+}
+
+// Run shows an agent.
+func (c *agentsShow) Run(ctx context.Context, s *session) error {
+	admin, found, err := c.find(ctx, s, c.serverFlags)
+	if err != nil {
+		return err
+	}
+	agent, err := admin.Agent(ctx, found.id)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return s.emit(agent)
+	}
+	if err := s.say("%s (%s): %s, last active %s", clean(agent.Name), agent.ID, agent.Status, whenever(agent.LastActiveAt)); err != nil {
+		return err
+	}
+	t := table{titles: []string{"TOOL", "ID", "ACCESS"}}
+	for _, tool := range agent.Granted {
+		t.add(tool.ToolName, tool.Tool, "approved")
+	}
+	for _, tool := range agent.Pending {
+		t.add(tool.ToolName, tool.Tool, "pending")
+	}
+	return t.print(s)
 }
 
 // keyFlags describe a new key of an agent.

@@ -38,10 +38,12 @@ agentkey bench --scale 1000,100000,1000000 --connections 16,64 --svg growth.svg`
 	"keys split": `# For three people, of whom two together learn nothing:
 agentkey keys split encryption.key ann.part bob.part cyd.part`,
 	"keys join":   `agentkey keys join ann.part bob.part cyd.part --out encryption.key`,
+	"orgs list":   `agentkey orgs list --json`,
 	"orgs create": `agentkey orgs create Acme --owner ann@example.com`,
 
 	"agents list": `agentkey agents list
 agentkey agents list --name triage-bot --json`,
+	"agents show": `agentkey agents show triage-bot`,
 	"agents create": `agentkey agents create triage-bot --description 'Triages issues' --owner ann@example.com
 # With a key that ends, and counts from one network only:
 agentkey agents create triage-bot --key-expires-in 30d --address 10.0.0.0/8`,
@@ -57,6 +59,7 @@ agentkey agents rotate-key triage-bot`,
 
 	"tools list": `agentkey tools list
 agentkey tools list --name Linear --json`,
+	"tools show": `agentkey tools show linear --json`,
 	"tools create": `# Its credential is asked for on the terminal, without echo:
 agentkey tools create Linear --url linear.app
 agentkey tools create Linear --url linear.app --credential-file linear.key --credential-expires 90d
@@ -77,6 +80,7 @@ agentkey guide diff linear --from 2 --to 5`,
 	"guide restore": `agentkey guide restore linear 2`,
 	"guide suggestions": `agentkey guide suggestions
 agentkey guide suggestions --tool linear --status all --json`,
+	"guide supporters": `agentkey guide supporters 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11`,
 	"guide accept": `# What was learned comes below the instructions:
 agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11
 # With instructions that say it in other words:

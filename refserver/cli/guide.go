@@ -15,6 +15,7 @@ type guideCommands struct {
 	Diff        guideDiff        `cmd:"" help:"Compare two versions; by default what the last change was."`
 	Restore     guideRestore     `cmd:"" help:"Go back to the text of an older version."`
 	Suggestions guideSuggestions `cmd:"" help:"List what agents learned about tools, newest first."`
+	Supporters  guideSupporters  `cmd:"" help:"Show who stands behind a suggestion, and why."`
 	Accept      guideAccept      `cmd:"" help:"Accept a suggestion: what was learned is added to the instructions, or they are replaced."`
 	Dismiss     guideDismiss     `cmd:"" help:"Dismiss a suggestion; agents that propose the same are shown the reason."`
 }
@@ -189,6 +190,31 @@ func (c *guideSuggestions) Run(ctx context.Context, s *session) error {
 // learnedArg is an instruction suggestion as an argument.
 type learnedArg struct {
 	Suggestion string `arg:"" help:"Id of the suggestion."`
+}
+
+type guideSupporters struct {
+	readFlags
+	learnedArg
+}
+
+// Run lists everybody behind a suggestion.
+func (c *guideSupporters) Run(ctx context.Context, s *session) error {
+	admin, err := c.connect(s)
+	if err != nil {
+		return err
+	}
+	all, err := collect(admin.InstructionSupporters(ctx, c.Suggestion))
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return s.emit(all)
+	}
+	t := table{titles: []string{"AGENT", "LAST ASKED", "WHY"}, wrap: true}
+	for _, p := range all {
+		t.add(p.AgentName, when(p.LastRequestedAt), p.Why)
+	}
+	return t.print(s)
 }
 
 type guideAccept struct {

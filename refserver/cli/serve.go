@@ -255,7 +255,48 @@ func (in *installation) close() error {
 }
 
 type orgsCommands struct {
+	List   orgsList   `cmd:"" help:"List the organizations of the installation."`
 	Create orgsCreate `cmd:"" help:"Create an organization; prints its owner's token, once."`
+}
+
+type orgsList struct {
+	databaseFlags
+	encryptionFlags
+	JSON bool `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
+}
+
+// organizationLine is an organization among all.
+type organizationLine struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Locked bool   `json:"locked"`
+}
+
+// Run lists organizations.
+func (c *orgsList) Run(ctx context.Context, s *session) (err error) {
+	at, err := c.locate(s)
+	if err != nil {
+		return err
+	}
+	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Clock: s.options.Clock})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	found, err := in.manager.Organizations(ctx, operator())
+	if err != nil {
+		return err
+	}
+	all := make([]organizationLine, len(found))
+	t := table{titles: []string{"ID", "NAME", "LOCKED"}}
+	for i, o := range found {
+		all[i] = organizationLine{o.ID, o.Name, o.Locked}
+		t.add(o.ID, o.Name, map[bool]string{true: "yes", false: "no"}[o.Locked])
+	}
+	if c.JSON {
+		return s.emit(all)
+	}
+	return t.print(s)
 }
 
 type orgsCreate struct {

@@ -14,6 +14,7 @@ import (
 
 type toolsCommands struct {
 	List              toolsList              `cmd:"" help:"List tools, newest first."`
+	Show              toolsShow              `cmd:"" help:"Show a tool, and who may use it or waits for it."`
 	Create            toolsCreate            `cmd:"" help:"Add a tool, with its credential if that is shared."`
 	Update            toolsUpdate            `cmd:"" help:"Change a tool."`
 	ReplaceCredential toolsReplaceCredential `cmd:"" help:"Replace a shared tool's credential."`
@@ -54,6 +55,38 @@ func (c *toolsList) Run(ctx context.Context, s *session) error {
 			strconv.FormatInt(t.Approved, 10), strconv.FormatInt(t.Pending, 10),
 		}
 	})
+}
+
+type toolsShow struct {
+	readFlags
+	toolArg
+}
+
+// Run shows a tool.
+func (c *toolsShow) Run(ctx context.Context, s *session) error {
+	admin, found, err := c.find(ctx, s, c.serverFlags)
+	if err != nil {
+		return err
+	}
+	tool, err := admin.Tool(ctx, found.id)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return s.emit(tool)
+	}
+	err = s.say("%s (%s): %s, %s, credential %s, expires %s", clean(tool.Name), tool.ID, clean(text(tool.URL)), tool.Mode, tool.Health, whenever(tool.CredentialExpiresAt))
+	if err != nil {
+		return err
+	}
+	t := table{titles: []string{"AGENT", "ID", "ACCESS"}}
+	for _, agent := range tool.ApprovedAgents {
+		t.add(agent.AgentName, agent.Agent, "approved")
+	}
+	for _, agent := range tool.PendingAgents {
+		t.add(agent.AgentName, agent.Agent, "pending")
+	}
+	return t.print(s)
 }
 
 // instructionFlags give the guide that agents get with the credential.

@@ -56,6 +56,11 @@ func (a *Admin) UpdateAgent(ctx context.Context, id string, in AgentChange) (Age
 	return send[AgentRecord](ctx, a, http.MethodPut, in, nil, "agents", id)
 }
 
+// Agent gives one agent.
+func (a *Admin) Agent(ctx context.Context, id string) (AgentRecord, error) {
+	return get[AgentRecord](ctx, a, "agents", id)
+}
+
 // SuspendAgent stops an agent and revokes all its grants. It is never limited.
 func (a *Admin) SuspendAgent(ctx context.Context, id string) error {
 	_, err := a.c.do(ctx, call{method: http.MethodDelete, path: adminPath("agents", id)}, nil)
@@ -95,6 +100,11 @@ func (a *Admin) RevokeKey(ctx context.Context, agent, key string) error {
 // Tools lists tools, newest first: those of exactly this name, or all.
 func (a *Admin) Tools(ctx context.Context, name string) iter.Seq2[ToolRecord, error] {
 	return list[ToolRecord](ctx, a, query("name", name), "tools")
+}
+
+// Tool gives one tool.
+func (a *Admin) Tool(ctx context.Context, id string) (ToolRecord, error) {
+	return get[ToolRecord](ctx, a, "tools", id)
 }
 
 // NewTool describes a tool to add. A shared tool is added with its credential.

@@ -56,6 +56,7 @@ type AccessRequest struct {
 	Duration Seconds  // counted from approval; 0: no end
 	MaxVends int64    // 0: no limit
 	Scopes   []string // none: no restriction
+	Ticket   string   // a reference into another system; may be empty
 }
 
 // Requested is an access request that was taken.
@@ -102,7 +103,8 @@ func (a *Agent) RequestAccess(ctx context.Context, tool string, in AccessRequest
 		Duration Seconds  `json:"duration,omitempty"`
 		MaxVends int64    `json:"max_vends,omitempty"`
 		Scopes   []string `json:"scopes,omitempty"`
-	}{in.Reason, in.Duration, in.MaxVends, in.Scopes}
+		Ticket   string   `json:"ticket,omitempty"`
+	}{in.Reason, in.Duration, in.MaxVends, in.Scopes, in.Ticket}
 	var out Requested
 	_, err := a.c.do(ctx, call{method: http.MethodPost, path: []string{"api", "tools", tool, "request"}, body: body}, &out)
 	return out, err
