@@ -15,8 +15,9 @@ import (
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
-// resealPart is how many rows or values one transaction of a rotation changes.
-const resealPart = 10
+// resealPart is how many rows or values one transaction of a rotation changes. The
+// vends of a batch wait for it: five cost what some seven vends do.
+const resealPart = 5
 
 // maxPasses bounds how often a rotation goes through an organization because of
 // what was changed while it did.

@@ -111,8 +111,9 @@ func TestRotateManyValues(t *testing.T) {
 	_, err = m.Reseal(ctx, k.Owner)
 	is.NoErr(err)
 	for done = false; !done; {
-		done, err = m.ContinueRotations(ctx)
-		is.NoErr(err)
+		if done, err = m.ContinueRotations(ctx); !errors.Is(err, agentkey.ErrStorage) {
+			is.NoErr(err)
+		}
 	}
 	stop()
 	all.Wait()

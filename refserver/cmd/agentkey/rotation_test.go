@@ -79,10 +79,16 @@ func resealThroughKills(t *testing.T, in installed, servers int) {
 		nodes[i], _ = in.start(t, binary, nodes[i].address)
 	}
 	l.advance(t, 20)
-	until(t, 5*time.Minute, "everything is sealed anew", func() bool {
+	began, last := time.Now(), client.Rotation{}
+	until(t, 20*time.Minute, "everything is sealed anew", func() bool {
 		k, err := admin.Keys(context.Background(), false)
+		if err == nil && k.Resealing != nil && k.Resealing.Done/100 != last.Done/100 {
+			last = *k.Resealing
+			t.Logf("%d of %d", last.Done, last.Total)
+		}
 		return err == nil && k.Resealing == nil
 	})
+	t.Logf("sealed anew %v after the last kill", time.Since(began))
 	stop()
 	l.check(t)
 	// No vend fails for what is sealed anew beside it. A database that answers late on a
