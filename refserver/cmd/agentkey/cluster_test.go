@@ -28,8 +28,10 @@ type cluster struct {
 	gone     chan struct{}  // closed when the guardian has ended
 	postgres int
 
-	databases int    // made on disks of their own
-	preload   string // a library, or none
+	databases int      // made on disks of their own
+	preload   string   // a library, or none
+	settings  []string // NAME=VALUE, of Postgres
+	port      string   // if not the usual one
 }
 
 // newCluster makes a cluster and starts it; it goes with the test.
@@ -110,7 +112,9 @@ func (c *cluster) command(path string, args ...string) *exec.Cmd {
 // input closes, which it does with the test, however that ends, it ends Postgres.
 const guardian = `
 trap '' INT TERM HUP
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=100 -c min_wal_size=32MB -c max_wal_size=48MB -c logging_collector=off >>"$2/log" 2>&1 </dev/null &
+bin=$1 dir=$2
+shift 2
+"$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c max_connections=100 -c min_wal_size=32MB -c max_wal_size=48MB -c logging_collector=off "$@" >>"$dir/log" 2>&1 </dev/null &
 server=$!
 echo $server
 exec 3<&0
@@ -127,12 +131,24 @@ func (c *cluster) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, readyWait, "Postgres answers", func() bool {
-		return c.command(filepath.Join(c.bin, "pg_isready"), "-q", "-h", c.dir, "-U", "postgres").Run() == nil
+		return c.ready()
 	})
 }
 
+func (c *cluster) ready() bool {
+	args := []string{"-q", "-h", c.dir, "-U", "postgres"}
+	if c.port != "" {
+		args = append(args, "-p", c.port)
+	}
+	return c.command(filepath.Join(c.bin, "pg_isready"), args...).Run() == nil
+}
+
 func (c *cluster) run() error {
-	shell := c.command("/bin/sh", "-c", guardian, "cluster", c.bin, c.dir)
+	args := []string{"-c", guardian, "cluster", c.bin, c.dir}
+	for _, setting := range c.settings {
+		args = append(args, "-c", setting)
+	}
+	shell := c.command("/bin/sh", args...)
 	in, err := shell.StdinPipe()
 	if err != nil {
 		return err
@@ -167,7 +183,7 @@ func (c *cluster) resume(t *testing.T) {
 			}
 		default:
 		}
-		return c.command(filepath.Join(c.bin, "pg_isready"), "-q", "-h", c.dir, "-U", "postgres").Run() == nil
+		return c.ready()
 	})
 }
 
