@@ -24,12 +24,19 @@ type program struct {
 	env            []string
 }
 
+// Rotation is how the provider's key is followed by another.
+type Rotation struct {
+	Both, Only []string // settings with the new key before the old one, and with the new one alone
+	Retire     func()   // removes the old key where it is kept
+}
+
 // Vend builds the command in the directory dir, starts it as a server on an empty
 // database with the settings env, has it vend a credential, before and after a
-// restart, the latter where only FIPS 140-3 is allowed, and examine keys and seals. It
-// fails the test unless the server says that the key is held by provider and ends
-// well. What it logs must not hold one of the secrets.
-func Vend(t *testing.T, dir, provider string, env []string, secrets ...string) {
+// restart, the latter where only FIPS 140-3 is allowed, and examine keys and seals;
+// then it has everything wrapped by another key, and wants all of it again without the
+// one before. It fails the test unless the server says that the key is held by
+// provider and ends well. What it logs must not hold one of the secrets.
+func Vend(t *testing.T, dir, provider string, env []string, r Rotation, secrets ...string) {
 	t.Helper()
 	p := build(t, dir, provider, env)
 	const credential = "lin_api_test_of_a_program"
@@ -37,13 +44,30 @@ func Vend(t *testing.T, dir, provider string, env []string, secrets ...string) {
 	p.run(t, url, credential, "tools", "create", "Linear", "--url", "linear.app", "--credential-stdin")
 	key := regexp.MustCompile(`sk_agent_\S+`).FindString(p.run(t, url, "", "agents", "create", "bot"))
 	p.run(t, url, "", "grants", "assign", "bot", "Linear")
-	for range 2 {
+	restarted := func(with ...string) {
 		if got := vend(t, url, key); got != credential {
 			t.Error("another credential was vended")
 		}
 		stop()
-		p.env = append(p.env, "GODEBUG=fips140=only")
+		p.env = append(p.env, with...)
 		url, stop = p.serve(t, secrets)
+	}
+	restarted("GODEBUG=fips140=only")
+	restarted(r.Both...)
+	const rotate = "agentkey keys rotate-kek"
+	if status := p.run(t, url, "", "keys", "status"); !strings.Contains(status, rotate) {
+		t.Errorf("before the rotation: %s", status)
+	}
+	if said := p.run(t, url, "", "keys", "rotate-kek"); !strings.Contains(said, "every data key is wrapped by ") {
+		t.Errorf("the rotation: %s", said)
+	}
+	if status := p.run(t, url, "", "keys", "status"); strings.Contains(status, rotate) {
+		t.Errorf("after the rotation: %s", status)
+	}
+	r.Retire()
+	restarted(r.Only...)
+	if got := vend(t, url, key); got != credential {
+		t.Error("another credential was vended")
 	}
 	if report := p.run(t, url, "", "doctor", "crypto"); !strings.Contains(report, "1 of them were opened") {
 		t.Errorf("keys and seals: %s", report)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,8 @@ func serving(t *testing.T, env []string) (url string, stop func() (int, string))
 }
 
 // TestServeWithTransit vends a credential whose data keys Vault has wrapped, after a
-// restart and a rotation in Vault too, by a token and as a role.
+// restart and a rotation in Vault too, by a token and as a role, and without the
+// version before once everything is wrapped anew.
 func TestServeWithTransit(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -120,7 +122,18 @@ func TestServeWithTransit(t *testing.T) {
 	is.True(s.Calls("encrypt") > 0)
 
 	s.Rotate("transit/agentkey")
-	url, stop = serving(t, append(env, "AGENTKEY_TRANSIT_ROLE_ID=server", "AGENTKEY_TRANSIT_SECRET_ID=secret-id-of-the-server"))
+	asRole := append(slices.Clip(env), "AGENTKEY_TRANSIT_ROLE_ID=server", "AGENTKEY_TRANSIT_SECRET_ID=secret-id-of-the-server")
+	url, stop = serving(t, asRole)
+	is.Equal(vend(url), "lin_api_test_transit")
+	r := run(t.Context(), asRole, "", "keys", "rotate-kek")
+	is.Equal(r.status, 0)
+	is.True(strings.Contains(r.out, "every data key is wrapped by transit:transit/agentkey:v2:"))
+	s.Least("transit/agentkey", 2)
+	s.Trim("transit/agentkey", 2)
+	status, printed = stop()
+	is.Equal(status, 0)
+	is.True(!strings.Contains(printed, "is no setting"))
+	url, stop = serving(t, asRole)
 	is.Equal(vend(url), "lin_api_test_transit")
 	status, printed = stop()
 	is.Equal(status, 0)
@@ -130,12 +143,13 @@ func TestServeWithTransit(t *testing.T) {
 	s.DeleteKey("transit/agentkey")
 	s.AddKey("transit/agentkey", "aes256-gcm96", false)
 	s.Rotate("transit/agentkey")
-	s.Least("transit/agentkey", 2)
+	s.Rotate("transit/agentkey")
+	s.Least("transit/agentkey", 3)
 	url, stop = serving(t, append(env, "AGENTKEY_TRANSIT_TOKEN="+transitToken))
 	is.Equal(url, "")
 	status, printed = stop()
 	is.Equal(status, 1)
-	is.True(regexp.MustCompile(`need transit:transit/agentkey:v1:\d+, hold \[transit:transit/agentkey:v2:\d+\]`).MatchString(printed))
+	is.True(regexp.MustCompile(`need transit:transit/agentkey:v2:\d+, hold \[transit:transit/agentkey:v3:\d+\]`).MatchString(printed))
 }
 
 // TestServeRefusesTransit: what is wrong shows at the start, with nothing made.
