@@ -29,6 +29,7 @@ type Manager struct {
 	heads        heads
 	refusals     refusals
 	failures     failures
+	routes       routes
 	conversions  conversions
 	shippers     []*shipper
 	anchors      *anchoring

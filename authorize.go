@@ -2,6 +2,7 @@ package agentkey
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/netip"
 	"slices"
@@ -124,12 +125,13 @@ func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Dec
 // With Config.SharedLimits a vend is charged in its own transaction: the decision
 // is then that of Vended.Limit, and the one answered here is the zero value.
 func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, ratelimit.Decision, error) {
-	c, err := m.identify(ctx, c)
+	// A vend decides on key and agent in its own transaction.
+	vends := tier == ratelimit.TierCredential
+	c, err := m.identify(ctx, c, vends)
 	if err != nil {
 		return c, ratelimit.Decision{}, err
 	}
-	if tier != ratelimit.TierCredential {
-		// A vend decides on key and agent in its own transaction.
+	if !vends {
 		if err := m.checkAgent(ctx, c); err != nil {
 			return c, ratelimit.Decision{}, err
 		}
@@ -164,9 +166,9 @@ func (m *Manager) chargeAgent(ctx context.Context, c Caller, tier ratelimit.Tier
 	})
 }
 
-// identify finds whose key was presented. What it finds only routes: it is read
-// again under the head.
-func (m *Manager) identify(ctx context.Context, c Caller) (Caller, error) {
+// identify finds whose key was presented, among those remembered too if the caller
+// says so. What it finds only routes: it is read again under the head.
+func (m *Manager) identify(ctx context.Context, c Caller, remembered bool) (Caller, error) {
 	if err := m.enter(); err != nil {
 		return c, err
 	}
@@ -187,11 +189,18 @@ func (m *Manager) identify(ctx context.Context, c Caller) (Caller, error) {
 		m.failures.add(c.context.Address, ErrUnknownKey.Code, now)
 		return c, ErrUnknownKey
 	}
-	finding, cancel := reading(ctx)
-	defer cancel()
-	k, ok, err := m.store.FindKey(finding, digest)
-	if err != nil {
-		return c, storageError(err)
+	k, ok := storage.Key{}, false
+	if remembered {
+		k, ok = m.routes.find([sha256.Size]byte(digest))
+	}
+	if !ok || keyRefusal(k, c, now) != nil {
+		var err error
+		if k, ok, err = m.findKey(ctx, digest); err != nil {
+			return c, err
+		}
+		if ok && keyRefusal(k, c, now) == nil {
+			m.routes.remember([sha256.Size]byte(digest), k)
+		}
 	}
 	if !ok {
 		m.failures.add(c.context.Address, ErrUnknownKey.Code, now)
@@ -203,6 +212,17 @@ func (m *Manager) identify(ctx context.Context, c Caller) (Caller, error) {
 		return c, m.refuseKey(ctx, c)
 	}
 	return c, nil
+}
+
+// findKey looks a key up by its digest.
+func (m *Manager) findKey(ctx context.Context, digest []byte) (storage.Key, bool, error) {
+	ctx, cancel := reading(ctx)
+	defer cancel()
+	k, ok, err := m.store.FindKey(ctx, digest)
+	if err != nil {
+		return storage.Key{}, false, storageError(err)
+	}
+	return k, ok, nil
 }
 
 // keyRefusal says why a key does not authenticate, or nil.

@@ -1,5 +1,7 @@
 package agentkey
 
+import "github.com/agentkey-dev/agentkey-go/storage"
+
 // NormalWords and ASCIIHost are what identities are made of.
 var (
 	NormalWords = normalWords
@@ -8,3 +10,12 @@ var (
 
 // ConversionPage is how many requests one transaction opens for supporters.
 const ConversionPage = conversionPage
+
+// RemembersKeys is how many keys' routes m remembers, and MaxRoutes half of what it does at most.
+func RemembersKeys(m *Manager) int { return len(m.routes.young) + len(m.routes.old) }
+
+// MaxRoutes bounds what RemembersKeys answers, twice.
+const MaxRoutes = maxRoutes
+
+// RememberKey remembers where a key leads, for tests that need many.
+func RememberKey(m *Manager, digest [32]byte, k storage.Key) { m.routes.remember(digest, k) }

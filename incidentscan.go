@@ -85,11 +85,9 @@ func (i *incident) keyOf(ctx context.Context, digest string) (string, error) {
 	if err != nil {
 		return "", ErrNoKeyRecord
 	}
-	finding, cancel := reading(ctx)
-	defer cancel()
-	k, ok, err := i.m.store.FindKey(finding, d)
+	k, ok, err := i.m.findKey(ctx, d)
 	if err != nil {
-		return "", storageError(err)
+		return "", err
 	}
 	if !ok || k.Organization != i.organization {
 		return "", ErrNoKeyRecord

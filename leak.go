@@ -90,11 +90,9 @@ func (m *Manager) reportLeak(ctx context.Context, l leak) (Leaked, error) {
 	}
 	defer m.leave()
 	if digest := (Caller{secret: l.Secret}).digest(); digest != nil {
-		finding, cancel := reading(ctx)
-		defer cancel()
-		k, ok, err := m.store.FindKey(finding, digest)
+		k, ok, err := m.findKey(ctx, digest)
 		if err != nil {
-			return LeakedNothing, storageError(err)
+			return LeakedNothing, err
 		}
 		if ok && l.mayKnow(k.Organization) {
 			return m.leakedKey(ctx, l, k, digest)

@@ -2,6 +2,8 @@ package agentkey
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -63,6 +65,9 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, err
 	}
 	if v.refused != nil {
+		if !c.trusted && errors.Is(v.refused, ErrUnauthenticated) {
+			m.routes.forget([sha256.Size]byte(c.digest()))
+		}
 		return nil, v.refused
 	}
 	v.out.Credential = v.secret

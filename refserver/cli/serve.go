@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"reflect"
+	"runtime/debug"
 	"sort"
 	"strings"
 	"time"
@@ -177,7 +178,17 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	if err != nil {
 		return err
 	}
+	s.collectSeldom()
 	return server.Run(ctx)
+}
+
+// collectSeldom has garbage collected half as often as usual, unless GOGC says
+// how often. A vend leaves some 30 KiB behind, beside few MiB that live: 5 MiB more
+// spare a server under load an eighth of its time.
+func (s *session) collectSeldom() {
+	if s.env["GOGC"] == "" {
+		debug.SetGCPercent(200)
+	}
 }
 
 // envMetricsToken is the variable that holds the token for metrics.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/agentkey-dev/agentkey-go/vault"
@@ -15,6 +16,7 @@ import (
 // of a secret. The zero value is an empty object.
 type ObjectWriter struct {
 	b    []byte
+	room *room  // where b began
 	tail string // closes what encloses the object
 	err  error
 }
@@ -41,7 +43,10 @@ func (o *ObjectWriter) Field(name string, value any) {
 		return
 	case appender:
 		o.name(name)
-		o.append(v.AppendJSON(nil))
+		before := o.b
+		if o.b = v.AppendJSON(before); &o.b[0] != &before[0] {
+			clear(before)
+		}
 		return
 	}
 	b, err := json.Marshal(value)
@@ -52,7 +57,7 @@ func (o *ObjectWriter) Field(name string, value any) {
 	o.append(b)
 }
 
-// appender is a value that writes its own JSON.
+// appender is a value that appends its own JSON, which holds no secret.
 type appender interface{ AppendJSON(b []byte) []byte }
 
 // Text adds a member that is valid UTF-8 and holds no secret.
@@ -122,11 +127,21 @@ func (o *ObjectWriter) reserve(n int) {
 	if cap(o.b)-len(o.b) >= n {
 		return
 	}
-	bigger := make([]byte, len(o.b), max(2*cap(o.b), len(o.b)+n, 2048))
+	if o.b == nil && n <= len(room{}) {
+		o.room = rooms.Get().(*room)
+		o.b = o.room[:0]
+		return
+	}
+	bigger := make([]byte, len(o.b), max(2*cap(o.b), len(o.b)+n))
 	copy(bigger, o.b)
 	clear(o.b)
 	o.b = bigger
 }
+
+// room is where an object usually fits. Rooms are used again, once they are zeroed.
+type room [4096]byte
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
 
 func (o *ObjectWriter) end() ([]byte, error) {
 	if len(o.b) == 0 || o.b[len(o.b)-1] == ':' {
@@ -140,6 +155,10 @@ func (o *ObjectWriter) end() ([]byte, error) {
 func (o *ObjectWriter) destroy() {
 	clear(o.b[:cap(o.b)])
 	o.b = nil
+	if o.room != nil { // zeroed just now, or when b moved out of it
+		rooms.Put(o.room)
+		o.room = nil
+	}
 }
 
 // appendEscaped appends valid UTF-8 as the inside of a JSON string.

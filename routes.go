@@ -1,0 +1,55 @@
+package agentkey
+
+import (
+	"crypto/sha256"
+	"sync"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// routes remembers which record a key's digest leads to, so that a vend needs no
+// statement of its own to find the organization whose head it is decided under.
+// What is remembered decides nothing: key and agent are read again under the head,
+// the digest compared. Only a key that authenticated when it was looked up is
+// remembered, and never that there is none. What has not been asked for within the
+// last so many keys is forgotten. It is safe for concurrent use.
+type routes struct {
+	mu         sync.Mutex
+	young, old map[[sha256.Size]byte]storage.Key
+}
+
+// maxRoutes is how many keys routes remembers at most, twice.
+const maxRoutes = 4096
+
+func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k, ok := r.young[digest]; ok {
+		return k, true
+	}
+	k, ok := r.old[digest]
+	if ok {
+		r.put(digest, k)
+	}
+	return k, ok
+}
+
+func (r *routes) remember(digest [sha256.Size]byte, k storage.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(digest, k)
+}
+
+func (r *routes) put(digest [sha256.Size]byte, k storage.Key) {
+	if r.young == nil || len(r.young) >= maxRoutes {
+		r.young, r.old = make(map[[sha256.Size]byte]storage.Key), r.young
+	}
+	r.young[digest] = k
+}
+
+func (r *routes) forget(digest [sha256.Size]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.young, digest)
+	delete(r.old, digest)
+}

@@ -1,0 +1,126 @@
+package agentkey_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"github.com/matryer/is"
+
+	agentkey "github.com/agentkey-dev/agentkey-go"
+	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/ratelimit"
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// countingFinds counts how often keys are looked for.
+type countingFinds struct {
+	storage.Store
+	finds atomic.Int64
+}
+
+func (s *countingFinds) FindKey(ctx context.Context, digest []byte) (storage.Key, bool, error) {
+	s.finds.Add(1)
+	return s.Store.FindKey(ctx, digest)
+}
+
+// A remembered key spares the look-up and nothing else: what another process did to
+// the key, to the agent or to the grant counts for the next vend.
+func TestRememberedKeysOnlyRoute(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	ctx := t.Context()
+	k := agentkeytest.New(t, only(ratelimit.TierCredential))
+	bot, key := k.Agent("bot")
+	tool := k.Tool("Linear", "lin_api_test_1")
+	k.Allow(bot, tool)
+	store := &countingFinds{Store: k.Config.Storage}
+	config := k.Config
+	config.Storage, config.Node = store, "other"
+	serving := func() *agentkey.Manager { // windows of its own, and keys that it has yet to meet
+		m, err := agentkey.New(ctx, config)
+		is.NoErr(err)
+		t.Cleanup(func() { _ = m.Close(context.Background()) })
+		return m
+	}
+	vend := func(m *agentkey.Manager, c agentkey.Caller) error {
+		_, err := m.Vend(ctx, c, tool.ID)
+		return err
+	}
+
+	m := serving()
+	is.NoErr(vend(m, key))
+	is.NoErr(vend(m, key))
+	is.Equal(store.finds.Load(), int64(1))
+
+	_, err := k.SuspendAgent(ctx, k.Owner, bot.ID)
+	is.NoErr(err)
+	m = serving()
+	is.True(errors.Is(vend(m, key), agentkey.ErrSuspended))
+	_, err = k.ReactivateAgent(ctx, k.Owner, bot.ID)
+	is.NoErr(err)
+	is.True(errors.Is(vend(m, key), agentkey.ErrRevoked))
+	k.Allow(bot, tool)
+	is.NoErr(vend(m, key))
+
+	// Dead, it is refused at once and then forgotten: it is charged once.
+	m = serving()
+	is.NoErr(vend(m, key))
+	issued, err := k.RotateKey(ctx, k.Owner, bot.ID, agentkey.RotateKeyInput{})
+	is.NoErr(err)
+	is.Equal(agentkey.RemembersKeys(m), 1)
+	for range 5 {
+		is.True(errors.Is(vend(m, key), agentkey.ErrKeyRevoked))
+		is.Equal(agentkey.RemembersKeys(m), 0)
+	}
+	fresh := agentkey.Key(string(issued.Secret.Bytes()))
+	is.NoErr(vend(m, fresh))
+	is.True(errors.Is(vend(m, fresh), agentkey.ErrLimited)) // three in all
+
+	// Nobody is remembered who is not known.
+	is.True(errors.Is(vend(m, agentkey.Key("sk_agent_test_unknown")), agentkey.ErrUnknownKey))
+	is.Equal(agentkey.RemembersKeys(m), 1)
+
+	// From where it is not valid, a remembered key is looked up again and charges nobody.
+	m = serving()
+	bound, err := k.RotateKey(ctx, k.Owner, bot.ID, agentkey.RotateKeyInput{Addresses: []string{"192.0.2.0/24"}})
+	is.NoErr(err)
+	from := func(address string) agentkey.Caller {
+		return agentkey.Key(string(bound.Secret.Bytes())).With(agentkey.RequestContext{Address: netip.MustParseAddr(address)})
+	}
+	is.NoErr(vend(m, from("192.0.2.1")))
+	for range 5 {
+		is.True(errors.Is(vend(m, from("198.51.100.1")), agentkey.ErrKeyAddress))
+	}
+	is.NoErr(vend(m, from("192.0.2.1")))
+	is.NoErr(vend(m, from("192.0.2.1")))
+}
+
+// What is remembered is bounded, and what is in use stays.
+func TestRememberedKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := agentkeytest.New(t)
+	bot, key := k.Agent("bot")
+	tool := k.Tool("Linear", "lin_api_test_1")
+	k.Allow(bot, tool)
+	store := &countingFinds{Store: k.Config.Storage}
+	config := k.Config
+	config.Storage = store
+	m, err := agentkey.New(t.Context(), config)
+	is.NoErr(err)
+	for i := range uint64(5 * agentkey.MaxRoutes) {
+		if i%(agentkey.MaxRoutes/2) == 0 {
+			_, err := m.Vend(t.Context(), key, tool.ID)
+			is.NoErr(err)
+		}
+		var digest [32]byte
+		binary.BigEndian.PutUint64(digest[:], i)
+		agentkey.RememberKey(m, digest, storage.Key{})
+	}
+	is.True(agentkey.RemembersKeys(m) <= 2*agentkey.MaxRoutes)
+	is.Equal(store.finds.Load(), int64(1))
+}
