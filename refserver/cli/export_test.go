@@ -109,3 +109,10 @@ func Moment(text string, now time.Time) (*time.Time, error) {
 
 // WriteWhole writes a file that takes its name when it is complete.
 var WriteWhole = writeWhole
+
+const QuietBytes = quietBytes
+
+var (
+	WhenQuiet = whenQuiet
+	Allocated = allocated
+)

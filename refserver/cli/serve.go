@@ -179,6 +179,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 		return err
 	}
 	s.collectSeldom()
+	defer giveBack(ctx)()
 	return server.Run(ctx)
 }
 

@@ -7,7 +7,7 @@ import (
 
 const (
 	idleStep  = 250 * time.Millisecond
-	idleSteps = 3
+	idleSteps = 12 // three seconds, in which a server gives back what memory is left over
 	idleShare = 25 // a process that uses less than 1/25 of a processor is idle
 )
 
