@@ -59,7 +59,7 @@ func TestKilled(t *testing.T) {
 		s := p.open(t)
 		furnish(t, s, "acme", 1)
 		for range 3 {
-			said := killWhileWriting(t, p, 40)
+			said := killWhileWriting(t, p, "TestCrashWriter", 40)
 			var head storage.Head
 			lines := make(map[int64]audit.Line)
 			var tree audit.Tree
@@ -87,11 +87,12 @@ func TestKilled(t *testing.T) {
 	})
 }
 
-// killWhileWriting runs the writer, and kills it after some lines.
-func killWhileWriting(t *testing.T, p *place, after int) (said []int64) {
+// killWhileWriting runs a test that writes in a process of its own, and kills that
+// when it has said some lines.
+func killWhileWriting(t *testing.T, p *place, writer string, after int) (said []int64) {
 	t.Helper()
 	is := is.New(t)
-	c := exec.Command(os.Args[0], "-test.run=^TestCrashWriter$")
+	c := exec.Command(os.Args[0], "-test.run=^"+writer+"$")
 	c.Env = append(os.Environ(), crashPlace+"="+p.where, crashServer+"="+p.dsn)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()

@@ -104,9 +104,9 @@ const (
 	moveCursor   statement = `UPDATE @event_cursors SET next_seq = ? WHERE organization = ?`
 	nextContents statement = `SELECT seq, content FROM @events WHERE organization = ? AND seq >= ? ORDER BY seq LIMIT ?`
 	insertTimes  statement = `INSERT INTO @event_times (organization, seq, time)
-		SELECT ?, CAST(p.v ->> 0 AS bigint), CAST(p.v ->> 1 AS bigint) FROM @list`
+		SELECT ?, CAST(p.v ->> 0 AS bigint), CAST(p.v ->> 1 AS bigint) FROM @list WHERE true ON CONFLICT DO NOTHING`
 	insertTerms statement = `INSERT INTO @event_terms (organization, term, value, seq)
-		SELECT ?, p.v ->> 0, p.v ->> 1, CAST(p.v ->> 2 AS bigint) FROM @list`
+		SELECT ?, p.v ->> 0, p.v ->> 1, CAST(p.v ->> 2 AS bigint) FROM @list WHERE true ON CONFLICT DO NOTHING`
 	dropTimes statement = `DELETE FROM @event_times WHERE organization = ?
 		AND seq IN (SELECT CAST(p.v ->> 0 AS bigint) FROM @list)`
 	dropTerms statement = `DELETE FROM @event_terms WHERE organization = ?
@@ -150,9 +150,10 @@ func (s *Store) catchUp(ctx context.Context, organization string) error {
 }
 
 // index indexes the next lines of a log, and reports whether they were the last.
+// From an index that has lost lines it begins anew: what is there already stays.
 func (s *Store) index(ctx context.Context, organization string) (done bool, err error) {
-	behind, err := s.behind(ctx, organization)
-	if !behind || err != nil {
+	behind, lost, err := s.behind(ctx, organization)
+	if err != nil || !behind && !lost {
 		return true, err
 	}
 	err = s.withWrite(ctx, organization, func(ctx context.Context, r *reader) error {
@@ -160,18 +161,32 @@ func (s *Store) index(ctx context.Context, organization string) (done bool, err 
 		if err != nil {
 			return err
 		}
+		if lost {
+			next = 0
+		}
 		done, err = r.indexFrom(ctx, next)
 		return err
 	})
 	return done, err
 }
 
-const behindCursor statement = `SELECT 1 FROM @logs AS l WHERE l.organization = ?
-	AND l.size > coalesce((SELECT c.next_seq FROM @event_cursors AS c WHERE c.organization = l.organization), 0)`
+// indexState says whether a log has lines above its cursor, and whether the index
+// has lost some below: whether the last line there that has content has its time,
+// and the last one that has its time has an outcome, as every event does. So a
+// table that was emptied is noticed, and one that was cut off. Rows taken from
+// between others are not: nothing but indexing all anew could tell.
+const indexState statement = `SELECT at.size > at.next, EXISTS (SELECT 1 FROM @events AS e
+		WHERE e.organization = at.organization AND e.seq > at.last AND e.seq < at.next AND e.content IS NOT NULL)
+	OR at.last >= 0 AND NOT EXISTS (SELECT 1 FROM @event_terms AS o
+		WHERE o.organization = at.organization AND o.term = 'outcome' AND o.value IN ('ok', 'refused', 'failed') AND o.seq = at.last)
+	FROM (SELECT n.organization, n.size, n.next, coalesce((SELECT max(t.seq) FROM @event_times AS t
+		WHERE t.organization = n.organization AND t.seq < n.next), -1) AS last
+		FROM (SELECT l.organization, l.size, coalesce((SELECT c.next_seq FROM @event_cursors AS c WHERE c.organization = l.organization), 0) AS next
+			FROM @logs AS l WHERE l.organization = ?) AS n) AS at`
 
-func (s *Store) behind(ctx context.Context, organization string) (behind bool, err error) {
-	err = s.ask(ctx, behindCursor, []any{organization}, func(*sql.Rows) error { behind = true; return nil })
-	return behind, err
+func (s *Store) behind(ctx context.Context, organization string) (behind, lost bool, err error) {
+	err = s.ask(ctx, indexState, []any{organization}, func(rows *sql.Rows) error { return scan(rows, &behind, &lost) })
+	return behind, lost, err
 }
 
 // takeCursor locks the organization's cursor and reads it.
@@ -243,15 +258,11 @@ func (t *tx) forget(ctx context.Context, erasures []storage.Erasure) error {
 		return nil
 	}
 	t.wrote = true
-	next, err := t.takeCursor(ctx)
-	if err != nil {
+	if _, err := t.takeCursor(ctx); err != nil {
 		return err
 	}
-	seqs := numbers(erasures, func(e storage.Erasure) bool { return e.Content && e.Seq < next })
-	if len(seqs) == 0 {
-		return nil
-	}
-	text, err := list(seqs)
+	// Also above the cursor: an index that begins anew has lines there.
+	text, err := list(numbers(erasures, func(e storage.Erasure) bool { return e.Content }))
 	if err != nil {
 		return err
 	}

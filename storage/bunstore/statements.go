@@ -5,7 +5,7 @@ package bunstore
 // that is missing is only prepared anew at each use.
 func (s *Store) readStatements() []statement {
 	all := []statement{
-		readHead, selectLines, selectCheckpoints, selectContents, firstSince, lastUntil, timeOf, behindCursor,
+		readHead, selectLines, selectCheckpoints, selectContents, firstSince, lastUntil, timeOf, indexState,
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest, selectKeysByDigest[s.postgres],
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
