@@ -264,7 +264,7 @@ tools:
 	is.Equal(fields(0), []string{""})
 	is.Equal(len(fields(1)), 9)
 	is.Equal(got.Tools[2].Problems[0].Message, "has a property that is not known here, its 2nd; known are "+
-		"key, name, description, url, authType, credentialMode, instructions, credentialConfigured")
+		"key, name, description, url, authType, credentialMode, requiredApprovals, instructions, credentialConfigured")
 	is.Equal(fields(3), []string{"requiredApprovals"})
 	is.Equal(fields(4), []string{"credentialConfigured"}) // yes is text in YAML 1.2
 }

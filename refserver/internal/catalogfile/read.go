@@ -111,10 +111,9 @@ func entry(v strictjson.Value) (e agentkey.CatalogEntry) {
 		e.URL = r.text("url")
 	}
 	e.AuthType, e.Mode = r.text("authType"), storage.CredentialMode(r.text("credentialMode"))
-	if v.Member("requiredApprovals").Kind() != strictjson.Absent {
-		if e.RequiredApprovals = r.integer("requiredApprovals"); len(r.problems) == 0 && e.RequiredApprovals < 1 {
-			r.refuse("requiredApprovals", "must be at least 1")
-		}
+	e.RequiredApprovals = r.integer("requiredApprovals")
+	if v.Member("requiredApprovals").Kind() != strictjson.Absent && len(r.problems) == 0 && e.RequiredApprovals < 1 {
+		r.refuse("requiredApprovals", "must be at least 1")
 	}
 	e.Instructions = r.text("instructions")
 	e.CredentialConfigured = r.take("credentialConfigured", strictjson.Bool, "must be true or false").Literal() == "true"
