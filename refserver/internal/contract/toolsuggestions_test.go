@@ -48,10 +48,14 @@ func TestToolSuggestions(t *testing.T) {
 		f.Clock.Add(24 * time.Hour)
 		is.Equal(words(suggest(one, `{"name":"Jira","reason":"needed again"}`).Object(t)["existing"]), "false")
 
-		// Added, it opens a request for each who wanted it.
+		// Added, it opens a request for each who wanted it, unless they are suspended by then.
+		gone, three := f.Agent("three")
+		suggest(three, `{"name":"Jira","reason":"needed"}`)
+		f.Must(200, "DELETE", "/api/admin/agents/"+gone, f.Owner, "")
 		f.Must(201, "POST", "/api/admin/tools", f.Owner, `{"name":"Jira","url":"jira.example","credential":"lin_api_test_j","sourceSuggestionId":"`+id.(string)+`"}`)
 		grants := f.Do("GET", "/api/admin/grants?status=pending", f.Owner, "").Items(t)
 		is.Equal(len(grants), 2)
+		is.Equal(f.Must(200, "GET", "/api/admin/suggestions/"+id.(string), f.Owner, "")["supporterCount"], 3.0)
 		there := suggest(one, `{"name":"Other","url":"https://jira.example/","reason":"needed"}`)
 		is.Equal(there.Status, 409)
 		is.Equal(keys(there.Object(t)), "error hint message tool_id tool_name")
