@@ -75,6 +75,7 @@ type program struct {
 	BenchServer benchServerCommand  `cmd:"" hidden:"" help:"A server of the bench."`
 	Keys        keysCommands        `cmd:"" help:"Encryption keys."`
 	Orgs        orgsCommands        `cmd:"" help:"Organizations, on the database itself."`
+	Agent       agentCommands       `cmd:"" help:"What an agent does, with its own key."`
 	Agents      agentsCommands      `cmd:"" help:"Agents and their keys."`
 	Tools       toolsCommands       `cmd:"" help:"Tools and their credentials."`
 	Guide       guideCommands       `cmd:"" help:"Tools' instructions: their versions, and what agents learned."`

@@ -65,15 +65,15 @@ func TestEveryOperationHasACommand(t *testing.T) {
 	}
 }
 
-// TestEveryCallHasACommand: whatever the Go client can ask for an administrator,
-// some command asks. That the client has all routes is a test of its own.
+// TestEveryCallHasACommand: whatever the Go client can ask for an administrator or
+// an agent, some command asks. That the client has all routes is a test of its own.
 func TestEveryCallHasACommand(t *testing.T) {
 	t.Parallel()
 	paths, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := map[string]bool{"PublicKey": true} // audit verify asks for all of them
+	used := map[string]bool{"admin.PublicKey": true} // audit verify asks for all of them
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
@@ -86,18 +86,19 @@ func TestEveryCallHasACommand(t *testing.T) {
 			if s, ok := n.(*ast.SelectorExpr); ok {
 				switch of := s.X.(type) {
 				case *ast.Ident:
-					used[s.Sel.Name] = used[s.Sel.Name] || of.Name == "admin"
+					used[of.Name+"."+s.Sel.Name] = true
 				case *ast.SelectorExpr:
-					used[s.Sel.Name] = used[s.Sel.Name] || of.Sel.Name == "admin"
+					used[of.Sel.Name+"."+s.Sel.Name] = true
 				}
 			}
 			return true
 		})
 	}
-	of := reflect.TypeFor[*client.Admin]()
-	for i := range of.NumMethod() {
-		if name := of.Method(i).Name; !used[name] {
-			t.Errorf("no command calls client.Admin.%s", name)
+	for name, of := range map[string]reflect.Type{"admin": reflect.TypeFor[*client.Admin](), "agent": reflect.TypeFor[*client.Agent]()} {
+		for i := range of.NumMethod() {
+			if call := name + "." + of.Method(i).Name; !used[call] {
+				t.Errorf("no command calls %s", call)
+			}
 		}
 	}
 }

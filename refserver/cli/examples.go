@@ -41,6 +41,17 @@ agentkey keys split encryption.key ann.part bob.part cyd.part`,
 	"orgs list":   `agentkey orgs list --json`,
 	"orgs create": `agentkey orgs create Acme --owner ann@example.com`,
 
+	"agent me":    `agentkey agent me`,
+	"agent tools": `agentkey agent tools --json`,
+	"agent request": `agentkey agent request Linear --reason 'File the bugs that the nightly run finds'
+# Only for as long as it is needed:
+agentkey agent request Linear --reason 'Triage the backlog' --duration 8h --max-vends 20 --ticket OPS-1234`,
+	"agent credential": `# Into a file or another program, never onto a terminal that others see:
+agentkey agent credential Linear
+agentkey agent credential Linear --json`,
+	"agent suggest": `agentkey agent suggest Sentry --url sentry.io --reason 'Read the errors of the nightly run'`,
+	"agent learned": `agentkey agent learned Linear 'Lists end at 100 items; ask for the next page.' --why 'Half of the issues were missing.'`,
+
 	"agents list": `agentkey agents list
 agentkey agents list --name triage-bot --json`,
 	"agents show": `agentkey agents show triage-bot`,

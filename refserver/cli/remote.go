@@ -32,21 +32,26 @@ type readFlags struct {
 
 // connect makes the client. The token is not destroyed: the process ends soon.
 func (f serverFlags) connect(s *session) (*client.Admin, error) {
-	token, err := f.token(s)
+	token, err := s.secretFrom(envAdminToken, f.TokenFile, "--token-file", "administrator's token")
 	if err != nil {
 		return nil, err
 	}
 	admin, err := client.NewAdmin(f.Server, token, client.Options{PlainHTTP: f.AllowPlainHTTP, UserAgent: "agentkey-cli", Anchored: s.anchored})
+	return admin, connecting(err, "administrator's token")
+}
+
+// connecting tells of a client that can't be made what is wrong with the settings.
+func connecting(err error, what string) error {
 	switch {
 	case errors.Is(err, client.ErrPlainHTTP):
-		return nil, usagef("the token would travel over plain http to another machine; give AGENTKEY_URL with https, " +
-			"or --allow-plain-http if something else encrypts")
+		return usagef("the %s would travel over plain http to another machine; give AGENTKEY_URL with https, "+
+			"or --allow-plain-http if something else encrypts", what)
 	case errors.Is(err, client.ErrServerURL):
-		return nil, usagef("AGENTKEY_URL (or --server) must be http(s)://HOST[:PORT] and nothing more")
+		return usagef("AGENTKEY_URL (or --server) must be http(s)://HOST[:PORT] and nothing more")
 	case errors.Is(err, client.ErrNoSecret):
-		return nil, usagef("what was given as the administrator's token can't be one")
+		return usagef("what was given as the %s can't be one", what)
 	}
-	return admin, err
+	return err
 }
 
 // anchored says what the server says of its anchors, beside a change that took
@@ -59,27 +64,30 @@ func (s *session) anchored(_ context.Context, anchored bool) {
 	_, _ = fmt.Fprintln(s.stderr, said)
 }
 
-// maxToken bounds a token file in bytes.
+// maxToken bounds a file with a token or a key in bytes.
 const maxToken = 4096
 
-func (f serverFlags) token(s *session) (*vault.Secret, error) {
-	fromEnv, ok := s.getenv(envAdminToken)
+// secretFrom reads who calls from a variable or from the file that a flag names.
+func (s *session) secretFrom(variable, path, flag, what string) (*vault.Secret, error) {
+	fromEnv, ok := s.getenv(variable)
 	switch {
-	case ok && f.TokenFile != "":
-		return nil, usagef("%s and --token-file are both given; keep one", envAdminToken)
+	case ok && path != "":
+		return nil, usagef("%s and %s are both given; keep one", variable, flag)
 	case ok:
 		return vault.NewSecret([]byte(strings.TrimSpace(fromEnv))), nil
-	case f.TokenFile == "":
-		return nil, usagef("no administrator's token: set %s, or give --token-file", envAdminToken)
+	case path == "":
+		return nil, usagef("no %s: set %s, or give %s", what, variable, flag)
 	}
-	file, err := openNamed(f.TokenFile, "token file")
+	name := strings.TrimPrefix(flag, "--")
+	name = strings.ReplaceAll(name, "-", " ")
+	file, err := openNamed(path, name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	secret, err := vault.SecretFromReader(file, maxToken)
 	if err != nil {
-		return nil, fmt.Errorf("token file: %w", cause(err))
+		return nil, fmt.Errorf("%s: %w", name, cause(err))
 	}
 	defer secret.Destroy()
 	return vault.NewSecret([]byte(strings.TrimSpace(string(secret.Bytes())))), nil
@@ -92,21 +100,21 @@ type named struct{ id, name string }
 
 // findAgent takes an id or an exact name.
 func findAgent(ctx context.Context, admin *client.Admin, ref string) (named, error) {
-	return find(ref, "agent", "agents", admin.Agents(ctx, ref), func(a client.AgentRecord) (named, bool) {
+	return find(ref, "agent", "agents list", admin.Agents(ctx, ref), func(a client.AgentRecord) (named, bool) {
 		return named{a.ID, a.Name}, a.Name == ref
 	})
 }
 
 // findTool takes an id, an exact name or a configuration key.
 func findTool(ctx context.Context, admin *client.Admin, ref string) (named, error) {
-	return find(ref, "tool", "tools", admin.Tools(ctx, ""), func(t client.ToolRecord) (named, bool) {
+	return find(ref, "tool", "tools list", admin.Tools(ctx, ""), func(t client.ToolRecord) (named, bool) {
 		return named{t.ID, t.Name}, t.Name == ref || t.Key == ref
 	})
 }
 
 // findAdministrator takes an id or an exact label.
 func findAdministrator(ctx context.Context, admin *client.Admin, ref string) (named, error) {
-	return find(ref, "administrator", "admins", admin.Administrators(ctx), func(a client.Administrator) (named, bool) {
+	return find(ref, "administrator", "admins list", admin.Administrators(ctx), func(a client.Administrator) (named, bool) {
 		return named{a.ID, a.Label}, a.Label == ref && !a.Removed
 	})
 }
@@ -128,7 +136,7 @@ func find[T any](ref, kind, command string, items iter.Seq2[T, error], match fun
 	}
 	switch len(found) {
 	case 0:
-		return named{}, fmt.Errorf("no %s has this name; `agentkey %s list` shows all", kind, command)
+		return named{}, fmt.Errorf("no %s has this name; `agentkey %s` shows all", kind, command)
 	case 1:
 		return found[0], nil
 	}

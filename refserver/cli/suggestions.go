@@ -30,7 +30,7 @@ func (f toolSuggestionArg) find(ctx context.Context, s *session, flags serverFla
 
 // findSuggestion takes an id or the exact name of a pending suggestion.
 func findSuggestion(ctx context.Context, admin *client.Admin, ref string) (named, error) {
-	return find(ref, "suggestion", "suggestions", admin.ToolSuggestions(ctx, "pending"), func(t client.ToolSuggestion) (named, bool) {
+	return find(ref, "suggestion", "suggestions list", admin.ToolSuggestions(ctx, "pending"), func(t client.ToolSuggestion) (named, bool) {
 		return named{t.ID, t.Name}, t.Name == ref
 	})
 }
