@@ -33,6 +33,7 @@ type Manager struct {
 	conversions  conversions
 	shippers     []*shipper
 	anchors      *anchoring
+	held         int // how many records one pass over a log holds in memory
 
 	mu     sync.Mutex
 	closed bool
@@ -60,7 +61,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 		}
 	}
 	m := &Manager{
-		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v,
+		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v, held: heldRecords,
 		queues:   queues{byOrganization: make(map[string]*queue)},
 		heads:    heads{last: make(map[string]knownHead)},
 		refusals: refusals{counts: make(map[refusalKey]*refusalCount)},

@@ -19,3 +19,6 @@ const MaxRoutes = maxRoutes
 
 // RememberKey remembers where a key leads, for tests that need many.
 func RememberKey(m *Manager, digest [32]byte, k storage.Key) { m.routes.remember(digest, k) }
+
+// HoldAtMost makes a Manager hold fewer records in one pass over a log.
+func HoldAtMost(m *Manager, n int) { m.held = n }

@@ -3,8 +3,10 @@ package agentkey
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"io"
 	"log/slog"
+	"maps"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -13,6 +15,10 @@ import (
 
 // maxDiscrepancies bounds what a Reconciliation lists.
 const maxDiscrepancies = 1000
+
+// heldRecords is how many records one pass over a log holds in memory, some 12 MiB.
+// Of a log that speaks of more there are several passes, each for a part of them.
+const heldRecords = 50_000
 
 // Reconcile replays the organization's log and compares what it says with the
 // records. It finds what row seals can't: a whole old row put back, a row
@@ -29,7 +35,7 @@ func (m *Manager) reconcile(ctx context.Context, organization string) (Reconcili
 		return Reconciliation{}, err
 	}
 	defer m.leave()
-	r := &reconciler{m: m, organization: organization, replay: audit.NewReplay(), registered: make(map[string]bool)}
+	r := &reconciler{m: m, organization: organization, seed: maphash.MakeSeed()}
 	if err := r.run(ctx); err != nil {
 		return r.out, err
 	}
@@ -59,14 +65,32 @@ func (m *Manager) recordDisagreement(ctx context.Context, organization string, n
 type reconciler struct {
 	m            *Manager
 	organization string
-	replay       *audit.Replay
-	next         int64      // the number of the next event to replay
-	tree         audit.Tree // over the leaves replayed
-	removals     audit.Removals
-	damaged      bool  // the log itself is not what was signed; said once
-	began        int64 // the log's size when the rows began to be compared
-	registered   map[string]bool
+	seed         maphash.Seed // nobody chooses ids that fall into one part
+	damaged      bool         // the log itself is not what was signed; said once
 	out          Reconciliation
+
+	pass // the present one
+}
+
+// pass is one pass over the log and the rows, for a part of the records. It proves
+// the whole log again: between two passes it may have been changed.
+type pass struct {
+	part       part
+	replay     *audit.Replay
+	next       int64      // the number of the next event to replay
+	tree       audit.Tree // over the leaves replayed
+	removals   audit.Removals
+	events     int64
+	began      int64 // the log's size when the rows began to be compared
+	registered map[string]bool
+}
+
+// part is the records whose hash, divided by of, leaves rest.
+type part struct{ rest, of uint64 }
+
+// holds says whether a record belongs to the part of this pass.
+func (r *reconciler) holds(ref audit.Ref) bool {
+	return r.part.of == 1 || maphash.Comparable(r.seed, ref)%r.part.of == r.part.rest
 }
 
 func (r *reconciler) find(kind, id, problem string) {
@@ -75,14 +99,32 @@ func (r *reconciler) find(kind, id, problem string) {
 	}
 }
 
+// run makes a pass for all records, which leaves half of its part to another
+// pass as often as it is too large.
 func (r *reconciler) run(ctx context.Context) error {
-	if err := r.replayLog(ctx); err != nil {
-		return err
+	for parts := []part{{0, 1}}; len(parts) > 0; {
+		next := parts[len(parts)-1]
+		left, err := r.compare(ctx, next)
+		if err != nil {
+			return err
+		}
+		parts = append(parts[:len(parts)-1], left...)
+	}
+	return nil
+}
+
+// compare compares the records of a part, or of less of it: then it answers what it left.
+func (r *reconciler) compare(ctx context.Context, p part) (left []part, err error) {
+	r.pass = pass{part: p, replay: audit.NewReplay(), registered: make(map[string]bool)}
+	r.replay.Only(r.holds)
+	if left, err = r.replayLog(ctx); err != nil {
+		return nil, err
 	}
 	r.began = r.next
 	if err := (rowWalk{organization: r.organization, page: r.page, check: r.check}).run(ctx); err != nil {
-		return err
+		return nil, err
 	}
+	r.out.Events = r.events
 	if len(r.removals.Findings()) > 0 {
 		r.distrust()
 	}
@@ -95,27 +137,37 @@ func (r *reconciler) run(ctx context.Context) error {
 			r.find(d.Record.Kind, d.Record.ID, d.Problem)
 		}
 	}
-	return r.organizations(ctx)
+	return left, r.organizations(ctx)
 }
 
-// replayLog replays the log as far as it has come, without a view of the rows.
-func (r *reconciler) replayLog(ctx context.Context) error {
+// replayLog replays the log as far as it has come, without a view of the rows. If
+// it speaks of too many records, it goes on with half of them, and answers the
+// halves that it left.
+func (r *reconciler) replayLog(ctx context.Context) (left []part, err error) {
 	source, _, err := r.m.source(ctx, r.organization)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for {
 		entry, err := source.Next(ctx)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return left, nil
 		case err != nil:
-			return err
+			return nil, err
 		case entry.Line != nil:
 			r.add(*entry.Line)
 		}
+		if r.replay.Held() > r.m.held {
+			left = append(left, part{r.part.rest + r.part.of, 2 * r.part.of})
+			r.part.of *= 2
+			r.replay.Only(r.holds)
+			maps.DeleteFunc(r.registered, func(id string, _ bool) bool { return !r.holds(organizationRef(id)) })
+		}
 	}
 }
+
+func organizationRef(id string) audit.Ref { return audit.Ref{Kind: audit.KindOrganization, ID: id} }
 
 // add replays one line. The log is believed as far as it is what was signed: the
 // content fits its leaf, and the leaves are compared with the head in page. What
@@ -138,9 +190,9 @@ func (r *reconciler) add(l audit.Line) {
 		r.distrust()
 		return
 	}
-	r.out.Events++
+	r.events++
 	r.removals.Event(&e)
-	if e.Action == audit.ActionOrganizationRegistered {
+	if e.Action == audit.ActionOrganizationRegistered && r.holds(organizationRef(e.Target.ID)) {
 		r.registered[e.Target.ID] = true
 	}
 }
@@ -182,8 +234,11 @@ func (r *reconciler) page(ctx context.Context, fn func(ctx context.Context, tx s
 	})
 }
 
-// check compares one row with what the log says, and with its own seal.
+// check compares one row of the part with what the log says, and with its own seal.
 func (r *reconciler) check(u *unit, row vault.Row, seal []byte) {
+	if !r.holds(audit.Ref{Kind: row.Kind, ID: row.Record}) {
+		return
+	}
 	r.out.Records++
 	if u.ring.rows.Verify(row, seal) != nil {
 		r.find(row.Kind, row.Record, "row does not fit its seal")
