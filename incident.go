@@ -187,7 +187,7 @@ func (m *Manager) IncidentReport(ctx context.Context, a Actor, in IncidentInput)
 		return IncidentReport{}, err
 	}
 	defer m.leave()
-	i := &incident{m: m, organization: a.Organization, vended: make(map[audit.CredentialRef]*vended), agents: make(map[string]bool)}
+	i := &incident{m: m, organization: a.Organization, vended: make(map[audit.CredentialRef]*vended), agents: make(map[string]string)}
 	if err := i.begin(ctx, in); err != nil {
 		return IncidentReport{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -31,7 +32,7 @@ type incident struct {
 
 	out     IncidentReport
 	vended  map[audit.CredentialRef]*vended
-	agents  map[string]bool // who was vended something, or called from the address
+	agents  map[string]string // who was vended something, or called from the address, each by its id
 	entries int
 }
 
@@ -212,26 +213,31 @@ func (i *incident) count(e LoggedEvent) error {
 func (i *incident) vend(e LoggedEvent) {
 	v := i.vended[e.Credential]
 	if v == nil {
-		v = &vended{agents: make(map[string]bool), grant: e.Grant.ID}
-		v.Credential, v.Revision, v.Tool, v.ToolName = e.Credential.ID, e.Credential.Revision, e.Tool, e.Personal.ToolLabel
+		v = &vended{agents: make(map[string]bool), grant: strings.Clone(e.Grant.ID)}
+		v.Credential, v.Revision, v.Tool, v.ToolName = strings.Clone(e.Credential.ID), e.Credential.Revision, strings.Clone(e.Tool), strings.Clone(e.Personal.ToolLabel)
 		v.Last, v.LastSeq = e.Time, e.Seq
-		i.vended[e.Credential] = v
+		i.vended[audit.CredentialRef{ID: v.Credential, Revision: v.Revision}] = v
 		i.entries++
 	}
 	v.Vends++
 	v.First, v.FirstSeq = e.Time, e.Seq // newest first: the last one seen is the earliest
-	if !v.agents[e.Agent] {
-		v.agents[e.Agent] = true
+	agent := i.caller(e.Agent)
+	if !v.agents[agent] {
+		v.agents[agent] = true
 		i.entries++
 	}
-	i.caller(e.Agent)
 }
 
-func (i *incident) caller(id string) {
-	if !i.agents[id] {
-		i.agents[id] = true
+// caller notes an agent, and answers its id. That of an event is a part of the
+// event's whole content, which is not to be held for it.
+func (i *incident) caller(id string) string {
+	held, known := i.agents[id]
+	if !known {
+		held = strings.Clone(id)
+		i.agents[held] = held
 		i.entries++
 	}
+	return held
 }
 
 // callers are the agents whose open grants the report names.

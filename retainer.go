@@ -150,13 +150,28 @@ func (r *retainer) note(l *audit.Line) bool {
 		return false
 	}
 	for _, c := range e.Changes {
-		r.last[audit.Ref{Kind: c.Kind, ID: c.ID}] = lastChange{e.Seq, c.Removed}
+		put(r.last, audit.Ref{Kind: c.Kind, ID: c.ID}, lastChange{e.Seq, c.Removed}, ownRef)
 	}
 	if e.Action == audit.ActionCredentialVended {
-		r.vends[vendOf{e.Grant.ID, e.Credential.ID}] = e.Seq
+		put(r.vends, vendOf{e.Grant.ID, e.Credential.ID}, e.Seq, ownVend)
 	}
 	return true
 }
+
+// put sets an entry of a map, under a key of its own: that of an event is a part of
+// the event's whole content, which is not to be held for it.
+func put[K comparable, V any](m map[K]V, key K, v V, own func(K) K) {
+	if _, ok := m[key]; !ok {
+		key = own(key)
+	}
+	m[key] = v
+}
+
+func ownRef(r audit.Ref) audit.Ref {
+	return audit.Ref{Kind: strings.Clone(r.Kind), ID: strings.Clone(r.ID)}
+}
+
+func ownVend(v vendOf) vendOf { return vendOf{strings.Clone(v.grant), strings.Clone(v.credential)} }
 
 // walk goes through the log from the oldest line on and gives apply what is to be
 // removed, page by page. It counts in p what goes and what stays.
@@ -243,7 +258,7 @@ func (r *retainer) judge(e *audit.Event, hasPersonal, content, personal bool, p 
 	}
 	if !out.Content { // it stays, and with it what it says of records
 		for _, c := range e.Changes {
-			r.kept[audit.Ref{Kind: c.Kind, ID: c.ID}] = !c.Removed
+			put(r.kept, audit.Ref{Kind: c.Kind, ID: c.ID}, !c.Removed, ownRef)
 		}
 	}
 	switch {
