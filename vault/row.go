@@ -55,7 +55,9 @@ func (c *Columns) String(name, v string) { add(c, name, typeString, v) }
 
 // Int adds a column of a signed integer; times are microseconds.
 func (c *Columns) Int(name string, v int64) {
-	add(c, name, typeInt, binary.BigEndian.AppendUint64(nil, uint64(v)))
+	var value [8]byte
+	binary.BigEndian.PutUint64(value[:], uint64(v))
+	add(c, name, typeInt, value[:])
 }
 
 // Bytes adds a column of bytes. Nil and empty are the same value: where absent

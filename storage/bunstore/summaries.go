@@ -27,8 +27,7 @@ func newest(column statement, postgres bool) statement {
 	if postgres {
 		return "SELECT " + grantRelation.list("g") + " FROM @list CROSS JOIN LATERAL (SELECT x.*" + of + "p.v ->> 0" + rest + ") AS g"
 	}
-	return "SELECT " + grantRelation.list("g") + " FROM @list CROSS JOIN @grants AS g WHERE g.id IN (SELECT x.id" + of + "p.v ->> 0" + rest +
-		") AND g.organization = ?"
+	return "SELECT " + grantRelation.list("g") + " FROM @list CROSS JOIN @grants AS g WHERE g.rowid IN (SELECT x.rowid" + of + "p.v ->> 0" + rest + ")"
 }
 
 // counted is how many grants of one status each id of a list has.
@@ -90,9 +89,6 @@ func (r *reader) summaries(
 		return all, err
 	}
 	args = []any{ids, r.organization, string(status), int64(limit)}
-	if !r.store.postgres {
-		args = append(args, r.organization)
-	}
 	one := make([]grants.Grant, 0, 1)
 	collect := grantRelation.collect(&one)
 	err = r.each(ctx, newest(column, r.store.postgres), args, func(rows *sql.Rows) error {
