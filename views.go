@@ -122,15 +122,13 @@ func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.SummaryQ
 	if err != nil {
 		return nil, err
 	}
-	found := 0
+	var agentIDs, toolIDs []string
 	for _, s := range summaries {
-		found += len(s.Grants)
+		for i := range s.Grants {
+			agentIDs, toolIDs = append(agentIDs, s.Grants[i].Agent), append(toolIDs, s.Grants[i].Tool)
+		}
 	}
-	all := make([]grants.Grant, 0, found)
-	for _, s := range summaries {
-		all = append(all, s.Grants...)
-	}
-	named, err := u.named(ctx, tx, all)
+	agents, tools, err := u.parties(ctx, tx, agentIDs, toolIDs)
 	if err != nil {
 		return nil, err
 	}
@@ -138,19 +136,38 @@ func (u *unit) linked(ctx context.Context, tx storage.ReadTx, q storage.SummaryQ
 	for _, s := range summaries {
 		l := Linked{Count: s.Count, Items: make([]Link, 0, len(s.Grants))}
 		for i := range s.Grants {
-			r := &named[i]
-			if grants.Access(&r.Grant, u.now) != s.Status {
+			g := &s.Grants[i]
+			if err := u.proven(g); err != nil {
+				return nil, err
+			}
+			if grants.Access(g, u.now) != s.Status {
 				l.Count-- // its end has passed and is not written yet
 				continue
 			}
+			t := tools[g.Tool]
 			l.Items = append(l.Items, Link{
-				Request: r.ID, Agent: r.Agent, AgentName: r.AgentName, Tool: r.Tool, ToolName: r.ToolName, ToolMode: r.ToolMode,
+				Request: g.ID, Agent: g.Agent, AgentName: agents[g.Agent].Name, Tool: g.Tool, ToolName: t.Name, ToolMode: t.Mode,
 			})
 		}
-		named = named[len(s.Grants):]
 		out[linksOf{s.ID, s.Status}] = l
 	}
 	return out, nil
+}
+
+// proven checks the seal of a grant that was read.
+func (u *unit) proven(g *grants.Grant) error {
+	g.Organization = u.organization
+	return u.verify(storage.GrantRow(u.installation, *g), g.Seal)
+}
+
+// parties reads the agents and tools of grants.
+func (u *unit) parties(ctx context.Context, tx storage.ReadTx, agentIDs, toolIDs []string) (map[string]storage.Agent, map[string]storage.Tool, error) {
+	agents, err := u.agentsByID(ctx, tx, agentIDs)
+	if err != nil {
+		return nil, nil, err
+	}
+	tools, err := u.toolNames(ctx, tx, toolIDs)
+	return agents, tools, err
 }
 
 // summarized asks the storage for summaries, or puts them together where it has
@@ -192,18 +209,13 @@ func (u *unit) named(ctx context.Context, tx storage.ReadTx, found []grants.Gran
 	for i, g := range found {
 		agentIDs[i], toolIDs[i] = g.Agent, g.Tool
 	}
-	agents, err := u.agentsByID(ctx, tx, agentIDs)
-	if err != nil {
-		return nil, err
-	}
-	tools, err := u.toolNames(ctx, tx, toolIDs)
+	agents, tools, err := u.parties(ctx, tx, agentIDs, toolIDs)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Request, 0, len(found))
 	for _, g := range found {
-		g.Organization = u.organization
-		if err := u.verify(storage.GrantRow(u.installation, g), g.Seal); err != nil {
+		if err := u.proven(&g); err != nil {
 			return nil, err
 		}
 		a, t := agents[g.Agent], tools[g.Tool]

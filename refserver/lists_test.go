@@ -2,11 +2,14 @@ package refserver_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -20,30 +23,77 @@ import (
 	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/refserver"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/seed"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
 
 // crowd is an organization on SQLite with much in it.
 type crowd struct {
 	*agentkeytest.Kit
-	made       seed.Seeded
+	store *bunstore.Store
+	crowded
 	middle, to time.Time
-	token      string
-	suggested  string // the suggestion of many agents
 }
 
-func newCrowd(t testing.TB, n seed.Counts) *crowd {
+// crowded is what is known of a crowd besides its database.
+type crowded struct {
+	Key       string // the key provider's
+	Home      agentkey.Organization
+	Made      seed.Seeded
+	Suggested string // the suggestion of many agents
+	Token     string
+}
+
+// newCrowd makes one in a directory, or opens what an earlier one left there.
+func newCrowd(t testing.TB, dir string, n seed.Counts) *crowd {
 	t.Helper()
 	ctx := context.Background()
-	store := dbtest.SQLite(t)(t)
-	c := &crowd{Kit: agentkeytest.New(t, func(c *agentkey.Config) { c.Storage = store })}
+	c := &crowd{}
+	kept, err := os.ReadFile(filepath.Join(dir, "crowd.json"))
+	if err == nil {
+		err = json.Unmarshal(kept, &c.crowded)
+	} else {
+		c.Key, err = localkey.Generate()
+	}
+	fatal(t, err)
+	keys, err := localkey.FromEnv(func(string) (string, bool) { return c.Key, true }, "AGENTKEY_ENCRYPTION_KEY")
+	fatal(t, err)
+	c.store = dbtest.SQLiteFile(t, filepath.Join(dir, "agentkey.db"))(t)
+	c.Kit = agentkeytest.New(t, func(config *agentkey.Config) {
+		config.Storage, config.Keys, config.ReconcileInterval = c.store, keys, -1 // no replay beside what is measured
+	})
 	from := c.Clock.Now()
 	c.Clock.Advance(90 * 24 * time.Hour)
 	c.to = c.Clock.Now()
 	c.middle = from.Add(c.to.Sub(from) / 2)
+	if kept == nil {
+		c.fill(t, n, from)
+		kept, err = json.Marshal(c.crowded)
+		fatal(t, err)
+		fatal(t, os.WriteFile(filepath.Join(dir, "crowd.json"), kept, 0o600))
+	} else {
+		c.Organization = c.Home
+		c.Owner, err = c.Authenticate(ctx, agentkey.NewSecret([]byte(c.Token)), agentkey.RequestContext{})
+		fatal(t, err)
+	}
+	begun := time.Now()
+	for err = storage.ErrUnavailable; errors.Is(err, storage.ErrUnavailable); { // late: it goes on where it was
+		err = seed.Index(ctx, c.store, c.Organization.ID)
+	}
+	fatal(t, err)
+	t.Logf("%+v: indexed in %s", n, time.Since(begun).Round(time.Millisecond))
+	return c
+}
+
+func (c *crowd) fill(t testing.TB, n seed.Counts, from time.Time) {
+	t.Helper()
+	ctx := context.Background()
+	c.Home = c.Organization
 	begun := time.Now()
 	var err error
-	c.made, err = seed.Fill(ctx, seed.Config{
-		Manager: c.Manager, Store: store, Keys: c.Config.Keys, Actor: c.Owner, From: from, To: c.to,
+	c.Made, err = seed.Fill(ctx, seed.Config{
+		Manager: c.Manager, Store: c.store, Keys: c.Config.Keys, Actor: c.Owner, From: from, To: c.to,
 	}, n)
 	fatal(t, err)
 	filled := time.Now()
@@ -56,11 +106,8 @@ func newCrowd(t testing.TB, n seed.Counts) *crowd {
 	c.suggest(t)
 	token, err := c.CreateToken(ctx, c.Owner, agentkey.CreateTokenInput{Name: "for HTTP"})
 	fatal(t, err)
-	c.token = string(token.Secret.Bytes())
-	made := time.Now()
-	fatal(t, seed.Index(ctx, store, c.Organization.ID))
-	t.Logf("%+v: filled in %s, indexed in %s", n, filled.Sub(begun).Round(time.Millisecond), time.Since(made).Round(time.Millisecond))
-	return c
+	c.Token = string(token.Secret.Bytes())
+	t.Logf("%+v: filled in %s, and lists of what is suggested in %s", n, filled.Sub(begun).Round(time.Millisecond), time.Since(filled).Round(time.Millisecond))
 }
 
 // suggest fills a page of each list of what agents suggest, of keys and of
@@ -69,18 +116,18 @@ func (c *crowd) suggest(t testing.TB) {
 	t.Helper()
 	ctx := context.Background()
 	for i := range 150 {
-		busy, other := agentkey.TrustedAgent(c.Organization.ID, c.made.Busy), agentkey.TrustedAgent(c.Organization.ID, c.made.Agents[i%len(c.made.Agents)])
+		busy, other := agentkey.TrustedAgent(c.Organization.ID, c.Made.Busy), agentkey.TrustedAgent(c.Organization.ID, c.Made.Agents[i%len(c.Made.Agents)])
 		first, err := c.SuggestTool(ctx, other, agentkey.SuggestToolInput{Name: "Suggested by all", Reason: "to read what is there"})
 		fatal(t, err)
-		c.suggested = first.ID
+		c.Suggested = first.ID
 		_, err = c.SuggestTool(ctx, busy, agentkey.SuggestToolInput{Name: fmt.Sprintf("Suggested %d", i), Reason: "to read what is there"})
 		fatal(t, err)
-		_, err = c.SuggestInstructions(ctx, busy, agentkey.SuggestInstructionsInput{Tool: c.made.BusyTool, Learned: fmt.Sprintf("Pages end at %d items.", i), Why: "The answer said so."})
+		_, err = c.SuggestInstructions(ctx, busy, agentkey.SuggestInstructionsInput{Tool: c.Made.BusyTool, Learned: fmt.Sprintf("Pages end at %d items.", i), Why: "The answer said so."})
 		fatal(t, err)
 		text := fmt.Sprintf("Version %d", i)
-		_, err = c.UpdateTool(ctx, c.Owner, c.made.Tools[0], agentkey.UpdateToolInput{Instructions: &text})
+		_, err = c.UpdateTool(ctx, c.Owner, c.Made.Tools[0], agentkey.UpdateToolInput{Instructions: &text})
 		fatal(t, err)
-		issued, err := c.RotateKey(ctx, c.Owner, c.made.Busy, agentkey.RotateKeyInput{})
+		issued, err := c.RotateKey(ctx, c.Owner, c.Made.Busy, agentkey.RotateKeyInput{})
 		fatal(t, err)
 		issued.Secret.Destroy()
 	}
@@ -116,34 +163,34 @@ func (c *crowd) listings() map[string]listing {
 			return len(page.Items), err
 		}, "requests"},
 		"activity-of-agent": {func(ctx context.Context) (int, error) {
-			page, err := c.AgentActivity(ctx, c.Owner, c.made.Busy, agentkey.ActivityInput{})
+			page, err := c.AgentActivity(ctx, c.Owner, c.Made.Busy, agentkey.ActivityInput{})
 			return len(page.Events), err
-		}, "agents/" + c.made.Busy + "/activity"},
+		}, "agents/" + c.Made.Busy + "/activity"},
 		"activity-of-tool": {func(ctx context.Context) (int, error) {
-			page, err := c.ToolActivity(ctx, c.Owner, c.made.BusyTool, agentkey.ActivityInput{})
+			page, err := c.ToolActivity(ctx, c.Owner, c.Made.BusyTool, agentkey.ActivityInput{})
 			return len(page.Events), err
-		}, "tools/" + c.made.BusyTool + "/activity"},
+		}, "tools/" + c.Made.BusyTool + "/activity"},
 		"versions": {func(ctx context.Context) (int, error) {
-			page, err := c.InstructionVersions(ctx, c.Owner, agentkey.InstructionVersionsInput{Tool: c.made.Tools[0]})
+			page, err := c.InstructionVersions(ctx, c.Owner, agentkey.InstructionVersionsInput{Tool: c.Made.Tools[0]})
 			return len(page.Versions), err
-		}, "tools/" + c.made.Tools[0] + "/instructions/history"},
+		}, "tools/" + c.Made.Tools[0] + "/instructions/history"},
 		"keys": {func(ctx context.Context) (int, error) {
-			return length(c.AgentKeys(ctx, c.Owner, agentkey.AgentKeysInput{Agent: c.made.Busy}))
-		}, "agents/" + c.made.Busy + "/keys"},
+			return length(c.AgentKeys(ctx, c.Owner, agentkey.AgentKeysInput{Agent: c.Made.Busy}))
+		}, "agents/" + c.Made.Busy + "/keys"},
 		"suggestions": {func(ctx context.Context) (int, error) {
 			return length(c.ToolSuggestions(ctx, c.Owner, agentkey.ToolSuggestionsInput{}))
 		}, "suggestions"},
 		"supporters": {func(ctx context.Context) (int, error) {
-			page, err := c.ToolSupporters(ctx, c.Owner, agentkey.ToolSupportersInput{Suggestion: c.suggested})
+			page, err := c.ToolSupporters(ctx, c.Owner, agentkey.ToolSupportersInput{Suggestion: c.Suggested})
 			return len(page.Supporters), err
-		}, "suggestions/" + c.suggested + "/supporters"},
+		}, "suggestions/" + c.Suggested + "/supporters"},
 		"instruction-suggestions": {func(ctx context.Context) (int, error) {
 			page, err := c.InstructionSuggestions(ctx, c.Owner, agentkey.InstructionSuggestionsInput{})
 			return len(page.Suggestions), err
 		}, "instruction-suggestions"},
 	}
 	for name, in := range map[string]agentkey.GrantsInput{
-		"grants": {}, "grants-of-agent": {Agent: c.made.Busy}, "grants-of-tool": {Tool: c.made.BusyTool}, "grants-denied": {Status: grants.StatusDenied},
+		"grants": {}, "grants-of-agent": {Agent: c.Made.Busy}, "grants-of-tool": {Tool: c.Made.BusyTool}, "grants-denied": {Status: grants.StatusDenied},
 	} {
 		q := url.Values{}
 		for field, value := range map[string]string{"agent_id": in.Agent, "tool_id": in.Tool, "status": string(in.Status)} {
@@ -169,8 +216,8 @@ func (c *crowd) filters() map[string]audit.Filter {
 		name string
 		set  func(f *audit.Filter)
 	}{
-		{"agent", func(f *audit.Filter) { f.Agent = c.made.Busy }}, {"tool", func(f *audit.Filter) { f.Tool = c.made.BusyTool }},
-		{"actor", func(f *audit.Filter) { f.Actor = c.made.Administrators[1] }}, {"action", func(f *audit.Filter) { f.Action = audit.ActionGrantDenied }},
+		{"agent", func(f *audit.Filter) { f.Agent = c.Made.Busy }}, {"tool", func(f *audit.Filter) { f.Tool = c.Made.BusyTool }},
+		{"actor", func(f *audit.Filter) { f.Actor = c.Made.Administrators[1] }}, {"action", func(f *audit.Filter) { f.Action = audit.ActionGrantDenied }},
 		{"from", func(f *audit.Filter) { f.From = c.middle.UnixMicro() }}, {"to", func(f *audit.Filter) { f.To = c.middle.UnixMicro() }},
 	}
 	all := map[string]audit.Filter{"events": {}}
@@ -205,13 +252,20 @@ func filterQuery(f audit.Filter) string {
 // BenchmarkLists measures the first page of every list of a large organization on
 // SQLite: by the Manager, and over HTTP from a whole server. It reports the 95th
 // percentile. With AGENTKEY_PROVE set the organization has 10,000 agents, 2,000
-// tools, 50,000 grants and 1,000,000 events, otherwise a fiftieth of that.
+// tools, 50,000 grants and 1,000,000 events, otherwise a fiftieth of that. With
+// AGENTKEY_BENCH_KEPT it keeps its database in that directory, and uses what an
+// earlier run kept there.
 func BenchmarkLists(b *testing.B) {
 	n := seed.Counts{Agents: 10_000, Tools: 2_000, Grants: 50_000, Events: 1_000_000}
 	if os.Getenv("AGENTKEY_PROVE") == "" {
 		n = seed.Counts{Agents: n.Agents / 50, Tools: n.Tools / 50, Grants: n.Grants / 50, Events: n.Events / 50}
 	}
-	c := newCrowd(b, n)
+	dir := b.TempDir()
+	if kept := os.Getenv("AGENTKEY_BENCH_KEPT"); kept != "" {
+		dir = filepath.Join(kept, fmt.Sprintf("lists-%d", n.Events))
+		fatal(b, os.MkdirAll(dir, 0o700))
+	}
+	c := newCrowd(b, dir, n)
 	s, err := refserver.New(c.Manager, refserver.Config{Listen: "127.0.0.1:0"})
 	fatal(b, err)
 	serve(b, s)
@@ -227,7 +281,7 @@ func BenchmarkLists(b *testing.B) {
 			continue
 		}
 		r := get(b, s.URL()+"/api/admin/"+all[name].path)
-		r.Header.Set("Authorization", "Bearer "+c.token)
+		r.Header.Set("Authorization", "Bearer "+c.Token)
 		b.Run("list="+name+"/via=http", func(b *testing.B) {
 			percentile(b, func() error { return send(http.DefaultTransport, r.Clone(b.Context())) })
 		})
@@ -255,9 +309,7 @@ func percentile(b *testing.B, operation func() error) {
 // organization of many more agents and events. With AGENTKEY_PROVE set it has
 // 1,000 agents and then 10,000.
 func TestListsHoldTheirMemory(t *testing.T) {
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector allocates too: make alone runs this without it")
-	}
+	withoutRace(t)
 	few, many, of, held := 300, 1_500, 6_000, 6_000
 	if os.Getenv("AGENTKEY_PROVE") != "" {
 		// As many for each agent, so that a page names as many different ones.
@@ -272,9 +324,16 @@ func TestListsHoldTheirMemory(t *testing.T) {
 	}
 }
 
+func withoutRace(t *testing.T) {
+	t.Helper()
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("the race detector allocates too: make alone runs this without it")
+	}
+}
+
 // bytesOfPages is what each list that fills its page allocates for one.
 func bytesOfPages(t *testing.T, n seed.Counts) map[string]uint64 {
-	c := newCrowd(t, n)
+	c := newCrowd(t, t.TempDir(), n)
 	out := map[string]uint64{}
 	for name, l := range c.listings() {
 		items, err := l.read(t.Context()) // prepares statements, unwraps keys

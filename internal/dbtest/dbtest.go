@@ -27,7 +27,12 @@ type Database func(t testing.TB) *bunstore.Store
 // SQLite is a new file.
 func SQLite(t testing.TB) Database {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "agentkey.db")
+	return SQLiteFile(t, filepath.Join(t.TempDir(), "agentkey.db"))
+}
+
+// SQLiteFile is a file that stays, new or not.
+func SQLiteFile(t testing.TB, path string) Database {
+	t.Helper()
 	return ready(t, func(t testing.TB) *bunstore.Store {
 		t.Helper()
 		s, err := bunstore.OpenSQLite(path)

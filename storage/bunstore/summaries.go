@@ -103,6 +103,9 @@ func (r *reader) summaries(
 		return nil
 	})
 	for _, s := range all {
+		if !r.store.postgres { // which finds them by their rows, and mostly the oldest first
+			slices.Reverse(s.Grants)
+		}
 		slices.SortFunc(s.Grants, func(a, b grants.Grant) int { return strings.Compare(b.ID, a.ID) })
 	}
 	return all, err
