@@ -17,13 +17,13 @@ const (
 	// Each arm is bounded by itself, in the order of its own index.
 	selectDue statement = `SELECT * FROM (
 		SELECT * FROM (SELECT expires_at AS at, '` + audit.KindGrant + `' AS kind, organization, id, agent_id AS agent, tool_id AS tool, '' AS grant_ref
-			FROM @grants WHERE status = 'approved' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS g
+			FROM @grants WHERE status = 'approved' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS ended_grants
 		UNION ALL
 		SELECT * FROM (SELECT expires_at, '` + audit.KindKey + `', organization, id, agent_id, '', ''
-			FROM @keys WHERE status = 'active' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS k
+			FROM @keys WHERE status = 'active' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS ended_keys
 		UNION ALL
 		SELECT * FROM (SELECT expires_at, '` + audit.KindCredential + `', organization, id, '', tool_id, coalesce(grant_id, '')
-			FROM @credentials WHERE status = 'active' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS c
+			FROM @credentials WHERE status = 'active' AND expires_at <> 0 AND expires_at <= ? ORDER BY expires_at, organization, id LIMIT ?) AS ended_credentials
 		) AS ends ORDER BY at, organization, kind, id LIMIT ?`
 )
 
