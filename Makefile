@@ -48,19 +48,21 @@ unit:
 
 # Without the race detector: a fault at every single storage call of every operation,
 # in every way, which would take five times as long with it (unit runs every
-# operation without a fault), what a page of a list allocates, and an import at its
-# bound, which has to have the machine to itself.
+# operation without a fault), what a page of a list allocates and what else holds in
+# memory, and an import at its bound, which has to have the machine to itself.
 alone:
-	$(GO) test -run '^(TestEveryStorageCallFails|TestListsHoldTheirMemory)$$' -count=1 . ./refserver
+	$(GO) test -run '^(TestEveryStorageCallFails|TestListsHoldTheirMemory|TestEndpointsHoldTheirMemory)$$' -count=1 . ./refserver
 	$(GO) test -run '^TestImportAtItsBound$$' -count=1 .
 
 nested:
 	@lint=$$($(GO) tool -n staticcheck) && for dir in $(NESTED); do \
 		echo "in $$dir" && (cd $$dir && $(GO) vet ./... && $$lint ./... && $(GO) test $(RACE) ./...) || exit 1; done
 
-# The long proofs: the same tests with more rounds. Takes long.
+# The long proofs: the same tests with more rounds. Takes long. Those of memory
+# without the race detector, see alone.
 prove: whole
 	AGENTKEY_PROVE=1 $(GO) test $(RACE) -count=1 -timeout 3h ./...
+	AGENTKEY_PROVE=1 $(GO) test -run '^(TestListsHoldTheirMemory|TestEndpointsHoldTheirMemory)$$' -count=1 -timeout 1h ./refserver
 
 # The benchmarks named by BENCH, in the form that benchstat reads: COUNT times,
 # for BENCHTIME each. See docs/benchmarks.md.

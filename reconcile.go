@@ -16,9 +16,9 @@ import (
 // maxDiscrepancies bounds what a Reconciliation lists.
 const maxDiscrepancies = 1000
 
-// heldRecords is how many records one pass over a log holds in memory, some 12 MiB.
+// heldRecords is how many records one pass over a log holds in memory, some 20 MiB.
 // Of a log that speaks of more there are several passes, each for a part of them.
-const heldRecords = 50_000
+const heldRecords = 100_000
 
 // Reconcile replays the organization's log and compares what it says with the
 // records. It finds what row seals can't: a whole old row put back, a row

@@ -3,6 +3,7 @@ package agentkey
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"maps"
@@ -31,15 +32,25 @@ type retainer struct {
 	shipped      shipped
 	now          int64
 
-	last  map[audit.Ref]lastChange
-	vends map[vendOf]int64 // the last vend of each
-	kept  map[audit.Ref]bool
+	seeds [2]maphash.Seed
+	last  map[fingerprint]lastChange // of each record
+	vends map[fingerprint]int64      // the last vend of each vendOf
 	plan  RetentionPlan
 }
 
+// fingerprint stands for a record, or a vendOf, in memory: of all that a log speaks
+// of, some 50 bytes each are held. Nobody who does not know the seeds can make two
+// alike, and by chance there are none.
+type fingerprint [2]uint64
+
+func fingerprintOf[T comparable](r *retainer, what T) fingerprint {
+	return fingerprint{maphash.Comparable(r.seeds[0], what), maphash.Comparable(r.seeds[1], what)}
+}
+
 type lastChange struct {
-	seq     int64
+	seq     int64 // of the last event that speaks of the record
 	removed bool
+	kept    bool // what stays of the log so far says that the record is there
 }
 
 type vendOf struct{ grant, credential string }
@@ -55,8 +66,9 @@ type page struct {
 
 func (m *Manager) newRetainer(ctx context.Context, organization string) (*retainer, error) {
 	r := &retainer{
-		m: m, organization: organization, kept: make(map[audit.Ref]bool), plan: RetentionPlan{UpTo: -1},
-		last: make(map[audit.Ref]lastChange), vends: make(map[vendOf]int64),
+		m: m, organization: organization, plan: RetentionPlan{UpTo: -1},
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		last:  make(map[fingerprint]lastChange), vends: make(map[fingerprint]int64),
 	}
 	var damaged error
 	err := m.view(ctx, organization, retentionNeeds(organization), func(u *unit) { damaged = r.read(u) })
@@ -150,28 +162,13 @@ func (r *retainer) note(l *audit.Line) bool {
 		return false
 	}
 	for _, c := range e.Changes {
-		put(r.last, audit.Ref{Kind: c.Kind, ID: c.ID}, lastChange{e.Seq, c.Removed}, ownRef)
+		r.last[fingerprintOf(r, audit.Ref{Kind: c.Kind, ID: c.ID})] = lastChange{seq: e.Seq, removed: c.Removed}
 	}
 	if e.Action == audit.ActionCredentialVended {
-		put(r.vends, vendOf{e.Grant.ID, e.Credential.ID}, e.Seq, ownVend)
+		r.vends[fingerprintOf(r, vendOf{e.Grant.ID, e.Credential.ID})] = e.Seq
 	}
 	return true
 }
-
-// put sets an entry of a map, under a key of its own: that of an event is a part of
-// the event's whole content, which is not to be held for it.
-func put[K comparable, V any](m map[K]V, key K, v V, own func(K) K) {
-	if _, ok := m[key]; !ok {
-		key = own(key)
-	}
-	m[key] = v
-}
-
-func ownRef(r audit.Ref) audit.Ref {
-	return audit.Ref{Kind: strings.Clone(r.Kind), ID: strings.Clone(r.ID)}
-}
-
-func ownVend(v vendOf) vendOf { return vendOf{strings.Clone(v.grant), strings.Clone(v.credential)} }
 
 // walk goes through the log from the oldest line on and gives apply what is to be
 // removed, page by page. It counts in p what goes and what stays.
@@ -258,7 +255,10 @@ func (r *retainer) judge(e *audit.Event, hasPersonal, content, personal bool, p 
 	}
 	if !out.Content { // it stays, and with it what it says of records
 		for _, c := range e.Changes {
-			put(r.kept, audit.Ref{Kind: c.Kind, ID: c.ID}, !c.Removed, ownRef)
+			of := fingerprintOf(r, audit.Ref{Kind: c.Kind, ID: c.ID})
+			last := r.last[of]
+			last.kept = !c.Removed
+			r.last[of] = last
 		}
 	}
 	switch {
@@ -280,15 +280,15 @@ func (r *retainer) deciding(e *audit.Event) bool {
 		return true
 	}
 	for _, c := range e.Changes {
-		ref := audit.Ref{Kind: c.Kind, ID: c.ID}
+		last := r.last[fingerprintOf(r, audit.Ref{Kind: c.Kind, ID: c.ID})]
 		switch {
-		case c.Removed && r.kept[ref]:
+		case c.Removed && last.kept:
 			return true // or the log would say that the record is still there
-		case !c.Removed && r.last[ref].seq == e.Seq:
+		case !c.Removed && last.seq == e.Seq:
 			return true
 		}
 	}
-	if e.Action != audit.ActionCredentialVended || r.vends[vendOf{e.Grant.ID, e.Credential.ID}] != e.Seq {
+	if e.Action != audit.ActionCredentialVended || r.vends[fingerprintOf(r, vendOf{e.Grant.ID, e.Credential.ID})] != e.Seq {
 		return false
 	}
 	return r.stands(audit.KindGrant, e.Grant.ID) && r.stands(audit.KindCredential, e.Credential.ID)
@@ -296,7 +296,7 @@ func (r *retainer) deciding(e *audit.Event) bool {
 
 // stands says whether a record exists, as far as the log knows.
 func (r *retainer) stands(kind, id string) bool {
-	last, known := r.last[audit.Ref{Kind: kind, ID: id}]
+	last, known := r.last[fingerprintOf(r, audit.Ref{Kind: kind, ID: id})]
 	return known && !last.removed
 }
 
