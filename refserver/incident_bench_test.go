@@ -23,7 +23,7 @@ func BenchmarkIncident(b *testing.B) {
 	if os.Getenv("AGENTKEY_PROVE") == "" {
 		n = seed.Counts{Agents: n.Agents / 50, Tools: n.Tools, Grants: n.Grants / 50, Events: n.Events / 50}
 	}
-	c := newCrowd(b, n)
+	c := newCrowd(b, b.TempDir(), n)
 	s, err := refserver.New(c.Manager, refserver.Config{Listen: "127.0.0.1:0", LeakReports: true})
 	fatal(b, err)
 	serve(b, s)
@@ -32,7 +32,7 @@ func BenchmarkIncident(b *testing.B) {
 		tools[i] = c.Tool(fmt.Sprintf("Tool of an incident %d", i), "lin_api_test_incident")
 	}
 	admin := func(path, body string) *http.Request {
-		return post(b, s.URL()+"/api/admin/"+path, c.token, body)
+		return post(b, s.URL()+"/api/admin/"+path, c.Token, body)
 	}
 	made := 0
 	agent := func() (key string, vend func(want int)) {
