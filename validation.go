@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -261,8 +262,8 @@ func isText(s string) bool {
 	}) < 0
 }
 
-// normalURL makes an absolute http or https URL of a URL or a bare host name;
-// empty stays empty.
+// normalURL makes an absolute http or https URL of a URL or a bare host name, in
+// the form of the URL standard (WHATWG); empty stays empty.
 func normalURL(s string) (string, error) {
 	if s == "" {
 		return "", nil
@@ -290,14 +291,33 @@ func normalURL(s string) (string, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]" // an IPv6 address
 	}
-	if port := u.Port(); port != "" {
-		host += ":" + port
+	if text := u.Port(); text != "" {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return "", bad
+		}
+		if usual := map[string]uint64{"http": 80, "https": 443}; port != usual[u.Scheme] {
+			host += ":" + strconv.FormatUint(port, 10)
+		}
 	}
-	u.Scheme, u.Host = strings.ToLower(u.Scheme), host
+	u.Host, u.RawQuery = host, escapeQuery(u.RawQuery)
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	return u.String(), nil
+	return new(url.URL).ResolveReference(u).String(), nil // without . and .. in its path
+}
+
+// escapeQuery is a query as the URL standard (WHATWG) writes it.
+func escapeQuery(query string) string {
+	var b strings.Builder
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c > '~' || strings.IndexByte(`"'<>`, c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // hostWithPort tells example.com:8443/x, which has no scheme, from mailto:x.

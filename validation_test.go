@@ -438,14 +438,23 @@ func TestToolURLs(t *testing.T) {
 		"": "", "linear.app": "https://linear.app/", " Linear.APP ": "https://linear.app/", "HTTPS://Linear.app/Path?q=A#f": "https://linear.app/Path?q=A#f",
 		"http://127.0.0.1:8080": "http://127.0.0.1:8080/", "linear.app:8443/x": "https://linear.app:8443/x", "localhost": "https://localhost/",
 		"https://[2001:db8::1]/x": "https://[2001:db8::1]/x", "linear.app/a/b": "https://linear.app/a/b",
+		// As the URL standard (WHATWG) writes them.
+		"HTTP://linear.app:80": "http://linear.app/", "linear.app:443/x": "https://linear.app/x", "https://linear.app:0443": "https://linear.app/",
+		"http://linear.app:443": "http://linear.app:443/", "https://linear.app:08443/": "https://linear.app:8443/", "https://linear.app:/": "https://linear.app/",
+		"https://linear.app/a/./b/../c": "https://linear.app/a/c", "https://linear.app/..": "https://linear.app/", "https://linear.app/a/..": "https://linear.app/",
+		"https://linear.app/ü?x=ä&y='#ö": "https://linear.app/%C3%BC?x=%C3%A4&y=%27#%C3%B6", "https://linear.app/%7Eme?q=%zz&r=\"<>": "https://linear.app/%7Eme?q=%zz&r=%22%3C%3E",
+		"https://linear.app?q": "https://linear.app/?q",
 	} {
 		v, err := s.AddTool(t.Context(), s.Owner, agentkey.AddToolInput{Name: "tool", URL: in, AuthType: "other", Mode: "per_agent"})
 		is.NoErr(err)
 		is.Equal(v.Tool.URL, want)
+		v, err = s.AddTool(t.Context(), s.Owner, agentkey.AddToolInput{Name: "tool", URL: want, AuthType: "other", Mode: "per_agent"})
+		is.NoErr(err)
+		is.Equal(v.Tool.URL, want) // it stays
 	}
 	for _, bad := range []string{
 		"ftp://x/y", "javascript:alert(1)", "mailto:a@b.c", "https://", "https:///x", "http://user:pass@host/", "user@host", "data:text/html,x",
-		"//host/x", "https://exa mple.com", "https://host:port/", "https://%zz/", "\\\\host\\x", "https://host\u202e/", "file:///etc/passwd", "https://ho<st/",
+		"//host/x", "https://exa mple.com", "https://host:port/", "https://%zz/", "\\\\host\\x", "https://host\u202e/", "https://host:65536/", "file:///etc/passwd", "https://ho<st/",
 	} {
 		err := s.addTool(agentkey.AddToolInput{Name: "tool", URL: bad})
 		if !errors.Is(err, agentkey.ErrInvalid) || strings.Contains(err.Error(), bad) {

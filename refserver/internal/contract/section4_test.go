@@ -69,6 +69,7 @@ func TestTools(t *testing.T) {
 		is.Equal(f.Must(201, "POST", "/api/admin/tools", f.Owner, `{"name":"道具","credential":"x"}`)["configKey"], "tool")
 		for given, want := range map[string]string{
 			"linear.app": "https://linear.app/", " https://Linear.app/x?y=1 ": "https://linear.app/x?y=1", "http://linear.app": "http://linear.app/",
+			"HTTPS://linear.app:443/a/../b?q=ä": "https://linear.app/b?q=%C3%A4",
 		} {
 			is.Equal(f.Must(201, "POST", "/api/admin/tools", f.Owner, `{"name":"URL","credential":"x","url":"`+given+`"}`)["url"], want)
 		}
