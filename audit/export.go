@@ -168,6 +168,9 @@ type ExportReader struct {
 // NewExportReader reads the first line of an exported log. It returns ErrFormat when it is not the header of one.
 func NewExportReader(r io.Reader) (*ExportReader, error) {
 	x := &ExportReader{in: bufio.NewReaderSize(r, 64<<10)}
+	if start, err := x.in.Peek(1); err == nil && start[0] != '{' {
+		return nil, fmt.Errorf("%w: first line is not the header of %s", ErrFormat, ExportFormat) // however long it is
+	}
 	line, err := x.readLine()
 	if err == io.EOF {
 		return nil, fmt.Errorf("%w: export is empty", ErrFormat)

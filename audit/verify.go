@@ -300,7 +300,7 @@ func (v *verification) conclusion(from, to int64, problem string) {
 
 func (v *verification) conclude() {
 	if !v.headSeen {
-		v.conclusion(v.report.Proven, max(v.next-1, v.report.Proven), "there is no signed head")
+		v.conclusion(v.report.Proven, max(v.next-1, v.report.Proven), "there is no signed head: the end is missing")
 	}
 	for _, f := range v.removals.Findings() {
 		v.conclusion(f.From, f.To, f.Problem)

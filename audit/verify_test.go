@@ -358,7 +358,7 @@ func TestVerifyCheckpoints(t *testing.T) {
 		damage  func(*logbook)
 		finding audit.Finding
 	}{
-		{"head missing", func(b *logbook) { b.signedHead = nil }, audit.Finding{From: 400, To: 499, Problem: "there is no signed head"}},
+		{"head missing", func(b *logbook) { b.signedHead = nil }, audit.Finding{From: 400, To: 499, Problem: "there is no signed head: the end is missing"}},
 		{"head malformed", func(b *logbook) { b.signedHead = []byte("x") }, audit.Finding{From: 499, To: 499, Problem: "head is malformed"}},
 		{"head of another log", func(b *logbook) { b.signedHead = other.signedHead }, audit.Finding{From: 499, To: 499, Problem: "head is of another log"}},
 		{"head of a stranger", func(b *logbook) {

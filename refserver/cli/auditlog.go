@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -221,7 +223,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 
 type auditVerify struct {
 	readFlags
-	File      string   `arg:"" optional:"" help:"Check this exported log, without any server."`
+	File      string   `arg:"" optional:"" help:"Check this exported log, without any server; - is standard input. It may be compressed by gzip."`
 	PublicKey []string `placeholder:"KEY" sep:"none" help:"The log's public key as serve printed it, for FILE; repeat it for former keys."`
 	Against   []string `placeholder:"FILE" sep:"none" help:"A signed head that you kept: the log of FILE must extend it. Repeat it for more."`
 }
@@ -264,8 +266,16 @@ func (c *auditVerify) verify(ctx context.Context, s *session) (client.Verificati
 // verified shows what a verification found.
 func (s *session) verified(v client.Verification) error {
 	if v.OK {
-		if err := s.say("ok, %s", plural(v.Events, "event")); err != nil || v.HashVerified+v.PersonalErased == 0 {
+		if err := s.say("ok, %s", plural(v.Events, "event")); err != nil {
 			return err
+		}
+		if v.Origin != "" { // the keys are those of all organizations' logs
+			if err := s.say("of the log %s", clean(v.Origin)); err != nil {
+				return err
+			}
+		}
+		if v.HashVerified+v.PersonalErased == 0 {
+			return nil
 		}
 		return s.say("%d content-verified, %d hash-verified because their content was removed; the personal part of %d was erased",
 			v.ContentVerified, v.HashVerified, v.PersonalErased)
@@ -286,6 +296,35 @@ func spanOf(from, to int64) string {
 	return fmt.Sprintf("event %d", from)
 }
 
+// exported opens an exported log, and says how long it is; 0 when that is not known.
+func (s *session) exported(path string) (io.ReadCloser, int64, error) {
+	if path == "-" {
+		return io.NopCloser(s.stdin), 0, nil
+	}
+	f, err := openNamed(path, "exported log")
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return f, 0, nil
+	}
+	return f, info.Size(), nil
+}
+
+// unpacked reads what gzip has compressed, and anything else as it is.
+func unpacked(in io.Reader) (io.Reader, error) {
+	buffered := bufio.NewReader(in)
+	magic, err := buffered.Peek(2)
+	switch {
+	case err != nil && err != io.EOF:
+		return nil, err
+	case string(magic) == "\x1f\x8b":
+		return gzip.NewReader(buffered)
+	}
+	return buffered, nil
+}
+
 // verifyFile checks an exported log against keys that the caller trusts.
 func (s *session) verifyFile(ctx context.Context, path string, keys, against []string) (client.Verification, error) {
 	verifiers, err := audit.NewVerifiers(keys...)
@@ -300,18 +339,22 @@ func (s *session) verifyFile(ctx context.Context, path string, keys, against []s
 		}
 		kept = append(kept, signed)
 	}
-	f, err := openNamed(path, "exported log")
+	in, size, err := s.exported(path)
 	if err != nil {
 		return client.Verification{}, err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = in.Close() }()
 	var passed counter
 	shown := s.progress("verifying the exported log")
 	defer shown.end()
-	shown.follow(passed.megabytes)
-	export, err := audit.NewExportReader(io.TeeReader(f, &passed))
+	shown.follow(func() string { return passed.of(size) })
+	plain, err := unpacked(io.TeeReader(in, &passed))
 	if err != nil {
-		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+		return client.Verification{}, fmt.Errorf("exported log: %w", cause(err))
+	}
+	export, err := audit.NewExportReader(plain)
+	if err != nil {
+		return client.Verification{}, fmt.Errorf("exported log: %w", cause(err))
 	}
 	header := export.Header()
 	installation, organization, _, err := audit.ParseOrigin(header.Origin)
@@ -323,11 +366,11 @@ func (s *session) verifyFile(ctx context.Context, path string, keys, against []s
 		Elsewhere: kept,
 	})
 	if err != nil {
-		return client.Verification{}, fmt.Errorf("exported log: %w", err)
+		return client.Verification{}, fmt.Errorf("exported log: %w", cause(err))
 	}
 	v := client.Verification{
 		OK: report.OK(), Events: report.Events, Findings: []client.Finding{},
-		ContentVerified: report.ContentVerified, HashVerified: report.HashVerified, PersonalErased: report.PersonalErased,
+		Origin: header.Origin, ContentVerified: report.ContentVerified, HashVerified: report.HashVerified, PersonalErased: report.PersonalErased,
 	}
 	for _, f := range report.Findings {
 		v.Findings = append(v.Findings, client.Finding{From: f.From, To: f.To, Problem: f.Problem})

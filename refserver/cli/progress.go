@@ -93,4 +93,14 @@ func (c *counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// of says how much of so many bytes has passed; of 0, which says that nobody knows how
+// many there are, how much alone.
+func (c *counter) of(size int64) string {
+	if size == 0 {
+		return c.megabytes()
+	}
+	n := c.n.Load()
+	return fmt.Sprintf("%d %% of %.1f MB", 100*n/size, float64(size)/1e6)
+}
+
 func (c *counter) megabytes() string { return fmt.Sprintf("%.1f MB", float64(c.n.Load())/1e6) }

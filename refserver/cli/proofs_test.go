@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"io"
@@ -21,13 +22,19 @@ type auditor struct {
 	t      *testing.T
 	dir    string
 	signer *audit.Signer
+	main   mainFunc
 }
 
 func newAuditor(t *testing.T) *auditor {
 	t.Helper()
-	signer, err := audit.NewSigner(audit.SignerName("inst"), bytes.Repeat([]byte{7}, 32))
+	return &auditor{t: t, dir: t.TempDir(), signer: signerOf(t, 7), main: program(t).Main}
+}
+
+func signerOf(t *testing.T, seed byte) *audit.Signer {
+	t.Helper()
+	signer, err := audit.NewSigner(audit.SignerName("inst"), bytes.Repeat([]byte{seed}, 32))
 	is.New(t).NoErr(err)
-	return &auditor{t: t, dir: t.TempDir(), signer: signer}
+	return signer
 }
 
 func (a *auditor) file(name string, content any) string {
@@ -60,7 +67,7 @@ func (a *auditor) grow(h audit.Head, tree audit.Tree, n int, salt byte) audit.Ex
 
 func (a *auditor) says(status int, want string, args ...string) {
 	a.t.Helper()
-	r := run(a.t.Context(), nil, "", append(args, "--public-key", a.signer.PublicKey())...)
+	r := runBy(a.main, a.t.Context(), nil, "", append(args, "--public-key", a.signer.PublicKey())...)
 	if r.status != status || !strings.Contains(r.out+r.errors, want) {
 		a.t.Errorf("%v: status %d, %s%s", args, r.status, r.out, r.errors)
 	}
@@ -149,7 +156,7 @@ func TestProofsAreCheckedOffline(t *testing.T) {
 	fork := a.grow(audit.Head{Epoch: 1}, audit.Tree{}, 3, 2)
 	forked := a.file("fork.txt", fork.Head.Signed)
 	a.says(1, "the proof does not hold", "audit", "check", growth, "--against", forked)
-	is.Equal(run(t.Context(), nil, "", "audit", "check", growth, "--public-key", "nonsense").status, 2)
+	is.Equal(runBy(a.main, t.Context(), nil, "", "audit", "check", growth, "--public-key", "nonsense").status, 2)
 }
 
 // TestExportExtendsAKeptHead holds an exported log against heads that were kept:
@@ -176,9 +183,37 @@ func TestExportExtendsAKeptHead(t *testing.T) {
 	early, forked := a.file("early.txt", first.Head.Signed), a.file("fork.txt", fork.Head.Signed)
 	a.says(0, "ok, 7 events", "audit", "verify", file)
 	a.says(0, "ok, 7 events", "audit", "verify", file, "--against", early)
+	a.says(0, "of the log agentkey/inst/org/1", "audit", "verify", file)
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(export.Bytes())
+	is.NoErr(err)
+	is.NoErr(z.Close())
+	a.says(0, "ok, 7 events", "audit", "verify", a.file("log.jsonl.gz", packed.Bytes()))
+	for name, wrong := range map[string]struct {
+		text []byte
+		says string
+	}{
+		"empty":         {nil, "export is empty"},
+		"packed, cut":   {packed.Bytes()[:packed.Len()-20], "unexpected EOF"},
+		"packed, begun": {packed.Bytes()[:2], "unexpected EOF"},
+		"cut":           {export.Bytes()[:export.Len()-5], "there is no signed head: the end is missing"},
+		"by lines":      {bytes.Join(bytes.SplitAfter(export.Bytes(), []byte("\n"))[:4], nil), "events 0 to 2: there is no signed head"},
+		"twice":         {append(bytes.Clone(export.Bytes()), export.Bytes()...), "an entry after the head"},
+		"other lines":   {bytes.ReplaceAll(export.Bytes(), []byte("\n"), []byte("\r\n")), "first line is not the header"},
+		"no lines":      {bytes.Repeat([]byte("x"), 1<<20), "first line is not the header"},
+	} {
+		a.says(1, wrong.says, "audit", "verify", a.file(name, wrong.text))
+	}
+	in := runBy(a.main, t.Context(), nil, export.String(), "audit", "verify", "-", "--json", "--public-key", a.signer.PublicKey())
+	is.Equal(in.status, 0)
+	is.True(strings.Contains(in.out, `"origin": "agentkey/inst/org/1"`))
+	stranger := signerOf(t, 8).PublicKey()
+	is.Equal(runBy(a.main, t.Context(), nil, "", "audit", "verify", file, "--public-key", stranger).status, 1)
+	is.Equal(runBy(a.main, t.Context(), nil, "", "audit", "verify", file, "--public-key", stranger, "--public-key", a.signer.PublicKey()).status, 0)
 	a.says(1, "events 0 to 2: lines are not those that a checkpoint kept elsewhere covers", "audit", "verify", file, "--against", forked)
 	a.says(1, "event 7: lines that a checkpoint kept elsewhere covers are missing", "audit", "verify", file, "--against", a.file("further.txt", further.Head.Signed))
 	a.says(1, "events 0 to 2", "audit", "verify", file, "--against", early, "--against", forked)
-	is.Equal(run(t.Context(), nil, "", "audit", "verify", file).status, 2)
-	is.Equal(run(t.Context(), nil, "", "audit", "verify", "--against", early).status, 2)
+	is.Equal(runBy(a.main, t.Context(), nil, "", "audit", "verify", file).status, 2)
+	is.Equal(runBy(a.main, t.Context(), nil, "", "audit", "verify", "--against", early).status, 2)
 }

@@ -229,6 +229,9 @@ type Verification struct {
 	HashVerified    int64     `json:"hashVerified"`    // of these: the content was removed, its hash is what was signed
 	PersonalErased  int64     `json:"personalErased"`  // events whose personal part is gone
 	Findings        []Finding `json:"findings"`
+
+	// Origin is that of an exported log that was verified without a server.
+	Origin string `json:"origin,omitempty"`
 }
 
 // Finding is something wrong with the lines From to To, or one of them.
