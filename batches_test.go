@@ -47,6 +47,7 @@ type crowd struct {
 	*agentkeytest.Kit
 	t      *testing.T
 	store  *held
+	keys   *watchedKeys
 	agent  agentkey.Agent
 	caller agentkey.Caller
 	tool   agentkey.Tool
@@ -55,8 +56,8 @@ type crowd struct {
 func inCrowd(t *testing.T, test func(t *testing.T, c *crowd)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{t: t, store: &held{Store: memstore.New()}}
-		c.Kit = agentkeytest.New(t, func(config *agentkey.Config) { config.Storage = c.store })
+		c := &crowd{t: t, store: &held{Store: memstore.New()}, keys: &watchedKeys{KeyProvider: agentkeytest.Keys(t), t: t}}
+		c.Kit = agentkeytest.New(t, func(config *agentkey.Config) { config.Storage, config.Keys = c.store, c.keys })
 		c.agent, c.caller = c.Kit.Agent("bot")
 		c.tool = c.Kit.Tool("Linear", "lin_api_test_crowd")
 		c.Allow(c.agent, c.tool)
