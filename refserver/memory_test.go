@@ -91,6 +91,7 @@ func liveBytes(t *testing.T, agents, events int) map[string]uint64 {
 	made, err := seed.Fill(ctx, seed.Config{Manager: k.Manager, Store: store, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now()},
 		seed.Counts{Agents: agents, Tools: 120, Grants: 4 * agents, Events: events * agents})
 	fatal(t, err)
+	index(t, store, k.Organization.ID)
 	token, err := k.CreateToken(ctx, k.Owner, agentkey.CreateTokenInput{Name: "for HTTP"})
 	fatal(t, err)
 	s, err := refserver.New(k.Manager, refserver.Config{Listen: "127.0.0.1:0"})
@@ -149,6 +150,9 @@ func fetched(client *http.Client, url string, request func(string) (*http.Reques
 		return err
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusServiceUnavailable { // late, on a busy machine
+		return fetched(client, url, request, read)
+	}
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 500))
 		return errors.New(r.URL.Path + ": " + res.Status + ": " + string(text))

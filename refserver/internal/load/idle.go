@@ -16,7 +16,7 @@ const (
 func Idle(ctx context.Context, process int, bound time.Duration) error {
 	enough := time.NewTimer(bound)
 	defer enough.Stop()
-	last, known := cpuTime(process)
+	last, known := CPUTime(process)
 	tick := time.NewTicker(idleStep)
 	defer tick.Stop()
 	for quiet := 0; known && quiet < idleSteps; {
@@ -27,7 +27,7 @@ func Idle(ctx context.Context, process int, bound time.Duration) error {
 			return nil
 		case <-tick.C:
 		}
-		now, _ := cpuTime(process)
+		now, _ := CPUTime(process)
 		if quiet++; now-last > idleStep/idleShare {
 			quiet = 0
 		}

@@ -63,7 +63,7 @@ func Run(ctx context.Context, t Target, connections, offset int, duration time.D
 func measure(ctx context.Context, t Target, clients []*client, duration time.Duration, clock func() time.Time) (Sample, error) {
 	stop := make(chan struct{})
 	watched := watch(t.Process, stop)
-	before, known := cpuTime(t.Process)
+	before, known := CPUTime(t.Process)
 	began := clock()
 	end := began.Add(duration)
 	var wg sync.WaitGroup
@@ -77,7 +77,7 @@ func measure(ctx context.Context, t Target, clients []*client, duration time.Dur
 	}
 	wg.Wait()
 	took := clock().Sub(began)
-	after, _ := cpuTime(t.Process)
+	after, _ := CPUTime(t.Process)
 	unblock()
 	close(stop)
 	s := Sample{Memory: <-watched, MeasuresProcess: known}

@@ -11,8 +11,9 @@ import (
 // architecture that Go runs on.
 const ticks = 100
 
-// cpuTime is the processor time that a process has used, if that is known.
-func cpuTime(process int) (time.Duration, bool) {
+// CPUTime is the processor time that a process has used, to a hundredth of a second,
+// if that is known.
+func CPUTime(process int) (time.Duration, bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(process) + "/stat")
 	// The name of the program stands in parentheses and may hold anything.
 	end := bytes.LastIndexByte(b, ')')
