@@ -134,6 +134,7 @@ func terms(c *vault.Columns, prefix string, t grants.Terms) {
 // GrantRow is what the row seal of g covers.
 func GrantRow(installation string, g grants.Grant) vault.Row {
 	var c vault.Columns
+	c.Grow(960 + len(g.Reason) + len(g.DenialReason)) // lists read thousands
 	c.String("agent", g.Agent)
 	c.String("tool", g.Tool)
 	c.Int("cycle", g.Cycle)

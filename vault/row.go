@@ -50,6 +50,12 @@ const (
 	typeStrings = 'l'
 )
 
+// Grow makes room for columns of n more bytes. It changes nothing but how often
+// adding them allocates.
+func (c *Columns) Grow(n int) {
+	c.encoded, c.owner = append(make([]byte, 0, len(c.encoded)+n), c.encoded...), c
+}
+
 // String adds a column of text.
 func (c *Columns) String(name, v string) { add(c, name, typeString, v) }
 
@@ -86,7 +92,7 @@ func (c *Columns) Strings(name string, v []string) {
 func add[T string | []byte](c *Columns, name string, kind byte, value T) {
 	if c.owner != c {
 		// Two copies of a Columns never append into the same array.
-		c.encoded, c.owner = append(make([]byte, 0, max(512, 2*len(c.encoded))), c.encoded...), c
+		c.Grow(max(512, len(c.encoded)))
 	}
 	b := slices.Grow(c.encoded, 13+len(name)+len(value))
 	b = appendPart(b, name)
