@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -71,6 +72,7 @@ var destroyed = recordRef{kindDestruction, "self"}
 type destructionPayload struct {
 	At    int64    `json:"at"`
 	Outer []string `json:"outer"`
+	Gone  []string `json:"gone,omitempty"` // of Outer, the organization's own that the provider has destroyed
 	// Probe is a random key that is used for nothing, wrapped by the provider's key of
 	// that moment: whether it unwraps tells whether that key is still there.
 	Probe *probe `json:"probe,omitempty"`
@@ -150,7 +152,9 @@ func (u *unit) destructionPlan() DestructionPlan {
 // still writes down what comes to its end.
 //
 // Copies of the wrapped keys in backups can be unwrapped for as long as the
-// provider's key exists that wrapped them. What is answered, and KeysStatus later,
+// provider's key exists that wrapped them. A provider with the power
+// vault.OrganizationKeys is asked to destroy those that are the organization's own;
+// one that can't now is asked again by Run. What is answered, and KeysStatus later,
 // says which have to go: it is Pending until the provider has none of them.
 //
 // The errors: ErrForbidden, ErrInvalid, ErrChanged when the confirmation is of
@@ -184,6 +188,9 @@ func (m *Manager) DestroyOrganization(ctx context.Context, a Actor, in DestroyOr
 		return Destruction{}, err
 	}
 	m.keys.forget(a.Organization)
+	if err := m.destroyOwnKeys(ctx, a.Organization); err != nil {
+		m.log.LogAttrs(ctx, slog.LevelWarn, "destroy an organization's own key", slog.String("organization", a.Organization), slog.Any("error", err))
+	}
 	d, err := afterCommit(m.destruction(ctx, a.Organization))
 	if err != nil {
 		return Destruction{}, err
@@ -217,8 +224,70 @@ func (u *unit) destroy(a Actor, p DestructionPlan, reason string, probe *probe) 
 		destructionPayload{At: u.now, Outer: p.Outer, Probe: probe})
 }
 
-// probe has a key wrapped that is used for nothing; nil when that fails.
+// destroyOwnKeys has the provider destroy the outer keys that are the organization's
+// own. Its values can't be opened by then: this ends the copies in backups. What the
+// provider has done is noted, in the log too.
+func (m *Manager) destroyOwnKeys(ctx context.Context, organization string) error {
+	owner, ok := m.config.Keys.(vault.OrganizationKeys)
+	if !ok {
+		return nil
+	}
+	p, err := lookUp[destructionPayload](ctx, m, organization, destroyed.kind, destroyed.id)
+	if err != nil {
+		return err
+	}
+	bounded, cancel := m.keys.bounded(ctx)
+	defer cancel()
+	var failed error
+	for _, id := range p.Outer {
+		if slices.Contains(p.Gone, id) {
+			continue
+		}
+		switch gone, err := owner.DestroyKey(bounded, organization, id); {
+		case errors.Is(err, vault.ErrProvider): // it is not the organization's own
+		case err != nil:
+			failed = errors.Join(failed, keyError(err))
+		case gone:
+			failed = errors.Join(failed, m.ownKeyGone(ctx, organization, id))
+		}
+	}
+	return failed
+}
+
+func (m *Manager) ownKeyGone(ctx context.Context, organization, id string) error {
+	return m.commit(ctx, operation{organization: organization, needs: needs{records: []recordRef{destroyed}, ended: true}, decide: func(u *unit) error {
+		p, r, err := payloadOf[destructionPayload](u, destroyed)
+		if err != nil || r.Revision == 0 || slices.Contains(p.Gone, id) {
+			return err
+		}
+		e := u.event(system, audit.ActionOuterKeyDestroyed)
+		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: organization}
+		e.Details = map[string]string{"provider": id}
+		p.Gone = append(slices.Clip(p.Gone), id)
+		r.Revision++
+		return u.putPayload(e, r, p)
+	}})
+}
+
+// finishDestructions asks the provider again for what it could not destroy.
+func (m *Manager) finishDestructions(ctx context.Context) error {
+	if _, ok := m.config.Keys.(vault.OrganizationKeys); !ok {
+		return nil
+	}
+	organizations, err := m.store.FindRecord(ctx, destroyed.kind, destroyed.id)
+	failed := storageError(err)
+	for _, id := range organizations {
+		failed = errors.Join(failed, m.destroyOwnKeys(ctx, id))
+	}
+	return failed
+}
+
+// probe has a key wrapped that is used for nothing; nil when that fails. Where an
+// organization has a key of its own none is made for that: the provider tells.
 func (m *Manager) probe(ctx context.Context, organization string) *probe {
+	if m.keys.ownKeys() {
+		return nil
+	}
 	key, row, err := m.keys.wrap(ctx, organization, vault.PurposeSeal, 0)
 	if err != nil {
 		return nil
@@ -235,7 +304,10 @@ func (m *Manager) destruction(ctx context.Context, organization string) (*Destru
 	}
 	out := &Destruction{DestroyedAt: fromMicros(p.At)}
 	for _, id := range p.Outer {
-		k := OuterKey{ID: id, State: m.outerState(ctx, organization, id, p.Probe)}
+		k := OuterKey{ID: id, State: OuterGone}
+		if !slices.Contains(p.Gone, id) {
+			k.State = m.outerState(ctx, organization, id, p.Probe)
+		}
 		if k.State != OuterGone {
 			out.Pending = true
 			if k.InUse, err = m.wraps(ctx, id); err != nil {

@@ -20,6 +20,7 @@ type examined struct {
 	seen   map[string]bool           // data keys that were looked at
 	keys   map[string]*vault.DataKey // those of them that unwrap
 	ring   *ring                     // over keys
+	wraps  map[vault.Purpose]string  // the provider's keys that wrap now
 	sealed map[string]int64          // values found, by data key
 	batch  []storage.Credential      // to be opened when the page is read
 	sample []storage.CredentialRef   // to be opened at last
@@ -94,6 +95,9 @@ func (o *examined) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if o.wraps, err = o.m.keys.wrappers(ctx, o.id, o.out.Provider, o.rows); err != nil {
+		return err
+	}
 	for _, d := range o.rows {
 		if o.seen[d.ID] {
 			continue
@@ -123,7 +127,7 @@ func (o *examined) unwrap(ctx context.Context, d storage.DataKey) error {
 		return nil
 	}
 	o.out.DataKeys++
-	if d.Provider != o.out.Provider {
+	if d.Provider != o.wraps[d.Purpose] {
 		o.out.Rewrap++
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.m.config.KeyTimeout)

@@ -400,7 +400,8 @@ func (k *keyring) wrap(ctx context.Context, organization string, purpose vault.P
 	}
 	ctx, cancel := k.bounded(ctx)
 	defer cancel()
-	wrapped, err := vault.Wrap(ctx, k.provider, key, vault.Context{
+	wrapper, _ := k.wrapper(organization, purpose)
+	wrapped, err := vault.Wrap(ctx, wrapper, key, vault.Context{
 		Installation: k.installation, Organization: organization, Purpose: string(purpose), Key: key.ID(),
 	})
 	if err != nil {
@@ -411,6 +412,54 @@ func (k *keyring) wrap(ctx context.Context, organization string, purpose vault.P
 		Organization: organization, ID: key.ID(), Purpose: purpose, State: vault.KeyActive,
 		Provider: wrapped.Provider, Wrapped: wrapped.Blob, CreatedAt: now, UpdatedAt: now, Revision: 1,
 	}, nil
+}
+
+// wrapper is who wraps the data keys of an organization: where the provider has keys
+// of organizations, the one that seals values is wrapped by the organization's own.
+// Everything of the installation, and what seals rows, is wrapped by the common key:
+// a destroyed organization's log has to be verified.
+func (k *keyring) wrapper(organization string, purpose vault.Purpose) (p vault.KeyProvider, own bool) {
+	if o, ok := k.provider.(vault.OrganizationKeys); ok && purpose == vault.PurposeSeal && organization != storage.System {
+		if p, own = o.OwnKey(organization); own {
+			return p, true
+		}
+	}
+	return k.provider, false
+}
+
+// ownKeys says whether organizations have keys of their own.
+func (k *keyring) ownKeys() bool {
+	_, own := k.wrapper("any", vault.PurposeSeal)
+	return own
+}
+
+// current names the provider's current key, the common one.
+func (k *keyring) current(ctx context.Context) (string, error) {
+	ctx, cancel := k.bounded(ctx)
+	defer cancel()
+	id, err := k.provider.CurrentKey(ctx)
+	if err != nil {
+		return "", keyError(err)
+	}
+	return id, nil
+}
+
+// wrappers names the keys that wrap an organization's data keys now, by their
+// purpose: common, or the organization's own, "" while that is not made.
+func (k *keyring) wrappers(ctx context.Context, organization, common string, keys []storage.DataKey) (map[vault.Purpose]string, error) {
+	out := map[vault.Purpose]string{vault.PurposeRow: common, vault.PurposeSign: common, vault.PurposeSeal: common}
+	p, own := k.wrapper(organization, vault.PurposeSeal)
+	if !own || destroyedKeys(keys) {
+		return out, nil
+	}
+	ctx, cancel := k.bounded(ctx)
+	defer cancel()
+	id, err := p.CurrentKey(ctx)
+	if err != nil && !errors.Is(err, vault.ErrUnknownKey) {
+		return nil, keyError(err)
+	}
+	out[vault.PurposeSeal] = id
+	return out, nil
 }
 
 // keyError says that the provider can't answer, or that what it answered is not

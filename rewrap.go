@@ -17,7 +17,8 @@ func (m *Manager) continueRewrap(ctx context.Context) (done bool, err error) {
 	if err != nil || job.Requested == 0 {
 		return err == nil, err
 	}
-	if current, err := m.keys.current(ctx); err != nil || current != job.Provider {
+	current, err := m.keys.current(ctx)
+	if err != nil || current != job.Provider || m.keys.ownKeys() != job.Own {
 		return false, err
 	}
 	w := &rewrapper{m: m, job: job, lease: &lease{m: m, work: "rewrap"}}
@@ -79,7 +80,7 @@ func (w *rewrapper) count(ctx context.Context) error {
 		for _, d := range keys {
 			if d.State != vault.KeyDestroyed {
 				w.progress.Total++
-				if d.Provider == w.job.Provider {
+				if !w.own(id, d) && d.Provider == w.job.Provider {
 					w.progress.Done++
 				}
 			}
@@ -90,6 +91,12 @@ func (w *rewrapper) count(ctx context.Context) error {
 		return err
 	}
 	return w.report(ctx)
+}
+
+// own says whether a data key is wrapped by its organization's own key. Whether it is
+// wrapped by the present one, only the provider knows.
+func (w *rewrapper) own(organization string, d storage.DataKey) bool {
+	return w.job.Own && organization != storage.System && d.Purpose == vault.PurposeSeal
 }
 
 // dataKeys reads the rows of an organization's data keys, as they stand.
@@ -110,9 +117,16 @@ func (w *rewrapper) organization(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	wrappers, err := w.m.keys.wrappers(ctx, id, w.job.Provider, keys)
+	if err != nil {
+		return err
+	}
 	next := make(map[string]storage.DataKey)
 	for _, d := range keys {
-		if d.State == vault.KeyDestroyed || d.Provider == w.job.Provider {
+		if d.State != vault.KeyDestroyed && d.Provider == wrappers[d.Purpose] && w.own(id, d) {
+			w.progress.Done++ // which count could not tell
+		}
+		if d.State == vault.KeyDestroyed || d.Provider == wrappers[d.Purpose] {
 			continue
 		}
 		if err := w.lease.keep(ctx); err != nil {
@@ -194,7 +208,8 @@ func (k *keyring) rewrap(ctx context.Context, d storage.DataKey) (storage.DataKe
 	}
 	bounded, cancel := k.bounded(ctx)
 	defer cancel()
-	wrapped, err := vault.Wrap(bounded, k.provider, r.keys[d.ID], vault.Context{
+	wrapper, _ := k.wrapper(d.Organization, d.Purpose)
+	wrapped, err := vault.Wrap(bounded, wrapper, r.keys[d.ID], vault.Context{
 		Installation: k.installation, Organization: d.Organization, Purpose: string(d.Purpose), Key: d.ID,
 	})
 	if err != nil {

@@ -51,7 +51,8 @@ func (m *Manager) ContinueRotations(ctx context.Context) (done bool, err error) 
 	return rewrapped && resealed, errors.Join(err, err2)
 }
 
-// lingerInterval is how often it is looked for row keys whose time has come.
+// lingerInterval is how often it is looked for row keys whose time has come, and for
+// keys of destroyed organizations that the provider could not destroy.
 const lingerInterval = time.Hour
 
 // rotateInTurns carries out rotations until ctx ends.
@@ -61,7 +62,7 @@ func (m *Manager) rotateInTurns(ctx context.Context) {
 		_, err := m.ContinueRotations(ctx)
 		if now := m.config.Clock(); now.Sub(looked) >= lingerInterval {
 			looked = now
-			err = errors.Join(err, m.retireRowKeys(ctx))
+			err = errors.Join(err, m.retireRowKeys(ctx), m.finishDestructions(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
 			m.log.LogAttrs(ctx, slog.LevelWarn, "rotation of keys", slog.Any("error", err))

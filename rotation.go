@@ -34,7 +34,7 @@ type KeyInfo struct {
 // KeysStatus is what is known of the data keys of an organization.
 type KeysStatus struct {
 	Organization string
-	Provider     string // the id of the provider's current key
+	Provider     string // the id of the provider's current key, the common one where organizations have their own
 	Keys         []KeyInfo
 	// Rewrap is how many data keys are wrapped by another key than the current one.
 	Rewrap int
@@ -94,6 +94,10 @@ func (m *Manager) keysStatus(ctx context.Context, organization string, count boo
 	if err != nil {
 		return out, err
 	}
+	wrappers, err := m.keys.wrappers(ctx, organization, out.Provider, rows)
+	if err != nil {
+		return out, err
+	}
 	counts := sealCounts{}
 	if count {
 		if counts, err = m.countSeals(ctx, organization); err != nil {
@@ -101,7 +105,7 @@ func (m *Manager) keysStatus(ctx context.Context, organization string, count boo
 		}
 	}
 	for _, d := range rows {
-		k := m.keyInfo(d, out.Provider)
+		k := m.keyInfo(d, wrappers[d.Purpose])
 		k.Values, k.Rows = counts.values[d.ID], counts.rows[d.ID]
 		if k.Rewrap {
 			out.Rewrap++
@@ -127,17 +131,6 @@ func (m *Manager) keyInfo(d storage.DataKey, current string) KeyInfo {
 		k.Seals, k.MaxSeals = d.Reserved, m.config.SealsPerKey
 	}
 	return k
-}
-
-// current names the provider's current key.
-func (k *keyring) current(ctx context.Context) (string, error) {
-	ctx, cancel := k.bounded(ctx)
-	defer cancel()
-	id, err := k.provider.CurrentKey(ctx)
-	if err != nil {
-		return "", keyError(err)
-	}
-	return id, nil
 }
 
 // RotateDataKeysInput says which keys are rotated.
@@ -239,7 +232,8 @@ func (m *Manager) Reseal(ctx context.Context, a Actor) (KeysStatus, error) {
 }
 
 // RewrapDataKeys has every data key of every organization wrapped by the
-// provider's current key: one call of WrapKey for each, and one of UnwrapKey that
+// provider's current key, or that of its organization where the provider has the power
+// vault.OrganizationKeys: one call of WrapKey for each, and one of UnwrapKey that
 // proves it, however many values are sealed with it. It is for an Operator, and
 // answers once it is noted and the first round of ContinueRotations is done.
 //
@@ -255,8 +249,9 @@ func (m *Manager) RewrapDataKeys(ctx context.Context, a Actor) (KeysStatus, erro
 	if err != nil {
 		return KeysStatus{}, err
 	}
+	job := rotationPayload{Provider: target, Own: m.keys.ownKeys()}
 	err = m.act(ctx, a, needs{records: []recordRef{rewrap}}, func(u *unit) error {
-		return u.request(a, rewrap, audit.ActionRewrapRequested, rotationPayload{Provider: target})
+		return u.request(a, rewrap, audit.ActionRewrapRequested, job)
 	})
 	if err != nil {
 		return KeysStatus{}, err
@@ -276,6 +271,7 @@ var (
 type rotationPayload struct {
 	Requested int64  `json:"requested"`
 	Provider  string `json:"provider,omitempty"` // the key that is to wrap
+	Own       bool   `json:"own,omitempty"`      // organizations' own keys are to wrap what seals values
 }
 
 // request notes that a rotation is to be carried out. One that was asked for

@@ -14,9 +14,10 @@ const hostPrefix = "x."
 
 // Organizations and their log.
 const (
-	ActionOrganizationRegistered Action = "organization.registered" // written to the system log when an organization is made
-	ActionOrganizationDestroyed  Action = "organization.destroyed"  // its secrets can't be opened any more
-	ActionOrganizationCreated    Action = "organization.created"    // the first event of an organization's own log
+	ActionOrganizationRegistered Action = "organization.registered"          // written to the system log when an organization is made
+	ActionOrganizationDestroyed  Action = "organization.destroyed"           // its secrets can't be opened any more
+	ActionOuterKeyDestroyed      Action = "organization.outer_key_destroyed" // by the provider, whose key was the organization's own
+	ActionOrganizationCreated    Action = "organization.created"             // the first event of an organization's own log
 	ActionOrganizationUpdated    Action = "organization.updated"
 	ActionOrganizationLocked     Action = "organization.locked"
 	ActionOrganizationUnlocked   Action = "organization.unlocked"
@@ -203,6 +204,7 @@ var known = [...]Action{
 	ActionNotificationSettingsUpdated,
 	ActionOrganizationCreated,
 	ActionOrganizationDestroyed,
+	ActionOuterKeyDestroyed,
 	ActionOrganizationLocked,
 	ActionOrganizationRegistered,
 	ActionOrganizationUnlocked,

@@ -62,6 +62,29 @@ type KeyHolder interface {
 	HoldsKey(ctx context.Context, id string) (bool, error)
 }
 
+// OrganizationKeys is an optional power of a KeyProvider: to have, for each
+// organization, a key that wraps nothing else, and to destroy it. With it the copies
+// of an organization's wrapped keys in backups end with that key. It is used for the
+// data keys that seal values; those that seal rows stay under the provider's common
+// key, for the log of a destroyed organization has to be verified.
+//
+// A provider with this power has that of a KeyHolder, and its own UnwrapKey and
+// HoldsKey know the organizations' keys too.
+type OrganizationKeys interface {
+	// OwnKey gives a KeyProvider over the organization's own key. Its WrapKey makes
+	// the key if it is not there; until then its CurrentKey fails with ErrUnknownKey.
+	// It calls nobody. ok is false where the power is switched off: then new data keys
+	// are wrapped by the common key, and those under own keys still unwrap.
+	OwnKey(organization string) (own KeyProvider, ok bool)
+	// DestroyKey destroys a key of the organization's own, by the id that its
+	// CurrentKey named, for ever and with all its versions. gone says that nothing
+	// unwraps with it any more; false, that the service has begun with it and needs
+	// its time. A key that is gone already is no error. It fails with ErrProvider for an
+	// id that is no such key, as the common one's, and with ErrUnavailable when the
+	// service can't be reached or refuses.
+	DestroyKey(ctx context.Context, organization, id string) (gone bool, err error)
+}
+
 // Wrapped is a data key as a provider wrapped it. It is stored and not secret.
 type Wrapped struct {
 	// Provider is the id of the provider's key that wrapped.

@@ -76,6 +76,28 @@ func (p *Providers) HoldsKey(ctx context.Context, id string) (bool, error) {
 	return false, failed
 }
 
+// OwnKey gives the first provider's key of an organization, if that has any.
+func (p *Providers) OwnKey(organization string) (own KeyProvider, ok bool) {
+	if o, has := p.all()[0].(OrganizationKeys); has {
+		return o.OwnKey(organization)
+	}
+	return nil, false
+}
+
+// DestroyKey has the provider destroy an organization's own key whose it is.
+func (p *Providers) DestroyKey(ctx context.Context, organization, id string) (gone bool, err error) {
+	for _, one := range p.all() {
+		o, ok := one.(OrganizationKeys)
+		if !ok {
+			continue
+		}
+		if gone, err = o.DestroyKey(ctx, organization, id); !errors.Is(err, ErrProvider) {
+			return gone, err
+		}
+	}
+	return false, fmt.Errorf("%w: not a key of an organization's own", ErrProvider)
+}
+
 // Close closes those of them that have a Close.
 func (p *Providers) Close() error {
 	var failed error

@@ -39,6 +39,7 @@ type key struct {
 	kind     string
 	derived  bool
 	versions []version // the first is version 1
+	deletion bool      // it is allowed
 	least    int       // the least version that decrypts
 	trimmed  int       // the least version that is left; 0: all
 }
@@ -85,6 +86,13 @@ func (s *Server) ImportKey(mountAndName string, raw [][]byte, made []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys[mountAndName] = k
+}
+
+// Holds says whether there is a key.
+func (s *Server) Holds(mountAndName string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[mountAndName] != nil
 }
 
 // DeleteKey forgets a key.
@@ -209,9 +217,13 @@ func (s *Server) answer(r *http.Request) (int, any) {
 	if !ok || r.Header.Get("X-Vault-Namespace") != s.Namespace || r.Header.Get("X-Vault-Request") != "true" {
 		return http.StatusNotFound, refusal("no handler for route")
 	}
-	var body map[string]string
-	if r.Method == http.MethodPost && json.NewDecoder(r.Body).Decode(&body) != nil {
+	var given map[string]any
+	if r.Method == http.MethodPost && json.NewDecoder(r.Body).Decode(&given) != nil {
 		return http.StatusBadRequest, refusal("failed to parse JSON input")
+	}
+	body := make(map[string]string, len(given))
+	for name, value := range given {
+		body[name] = fmt.Sprint(value)
 	}
 	if p == "auth/approle/login" {
 		return s.login(body)
@@ -241,7 +253,7 @@ func (s *Server) answer(r *http.Request) (int, any) {
 	case "renew":
 		return s.renew(t)
 	case "keys":
-		return s.read(name)
+		return s.manage(r.Method, name, body)
 	case "encrypt":
 		return s.encrypt(name, body)
 	case "decrypt":
@@ -283,6 +295,29 @@ func (s *Server) renew(t *token) (int, any) {
 		t.ends = last
 	}
 	return http.StatusOK, lease("", s.left(t), true)
+}
+
+// manage reads, makes, configures and deletes keys.
+func (s *Server) manage(method, name string, body map[string]string) (int, any) {
+	configured, config := strings.CutSuffix(name, "/config")
+	k := s.keys[configured]
+	switch {
+	case method == http.MethodGet:
+		return s.read(name)
+	case method == http.MethodPost && config && k == nil:
+		return http.StatusBadRequest, refusal("no existing key named " + configured + " could be found")
+	case method == http.MethodPost && config:
+		k.deletion = body["deletion_allowed"] == "true"
+	case method == http.MethodPost && k == nil: // of one that is there, nothing is changed
+		s.keys[name] = &key{kind: body["type"], least: 1, versions: []version{s.version()}}
+	case method == http.MethodDelete && k == nil:
+		return http.StatusBadRequest, refusal("could not delete key; not found")
+	case method == http.MethodDelete && !k.deletion:
+		return http.StatusBadRequest, refusal("deletion is not allowed for this key")
+	case method == http.MethodDelete:
+		delete(s.keys, name)
+	}
+	return http.StatusOK, data(nil)
 }
 
 func (s *Server) read(name string) (int, any) {

@@ -27,6 +27,7 @@ type transitFlags struct {
 	SecretIDFile string `env:"AGENTKEY_TRANSIT_SECRET_ID_FILE" placeholder:"FILE" help:"File with the role's secret id, unless AGENTKEY_TRANSIT_SECRET_ID holds it."`
 	AuthMount    string `env:"AGENTKEY_TRANSIT_AUTH_MOUNT" default:"approle" placeholder:"PATH" help:"Where AppRole is mounted."`
 	CA           string `name:"ca" env:"AGENTKEY_TRANSIT_CA" placeholder:"FILE" help:"Authorities that may sign its certificate, PEM. Default: the system's."`
+	OwnKeys      bool   `name:"organization-keys" env:"AGENTKEY_TRANSIT_ORGANIZATION_KEYS" help:"Wrap what seals an organization's values by a key of its own, named KEY-ORGANIZATION, which is made when it is needed and destroyed by keys destroy-org."`
 	ServerName   string `env:"AGENTKEY_TRANSIT_SERVER_NAME" placeholder:"NAME" help:"Name that its certificate must be for. Default: the address's."`
 }
 
@@ -45,6 +46,7 @@ func (f transitFlags) open(s *session, argument string) (vault.KeyProvider, erro
 	}
 	c := transit.Config{
 		Address: f.Address, Namespace: f.Namespace, Mount: mount, Key: key, Auth: auth, ServerName: f.ServerName, Clock: s.options.Clock,
+		OrganizationKeys: f.OwnKeys,
 	}
 	if f.CA != "" {
 		if c.CA, err = readCertificates(f.CA); err != nil {

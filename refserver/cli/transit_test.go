@@ -188,3 +188,46 @@ func TestServeRefusesTransit(t *testing.T) {
 		})
 	}
 }
+
+// TestDestroyWithTransit: with keys of organizations in Vault, what destroys an
+// organization ends its backups too, and the way back is none.
+func TestDestroyWithTransit(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s, env := keyService(t)
+	env = append(env, "AGENTKEY_TRANSIT_TOKEN="+transitToken, "AGENTKEY_TRANSIT_ORGANIZATION_KEYS=true", "AGENTKEY_ADMIN_TOKEN="+bootstrap)
+	url, stop := serving(t, env)
+	do := func(stdin string, args ...string) string {
+		t.Helper()
+		r := run(t.Context(), append(slices.Clip(env), "AGENTKEY_URL="+url), stdin, args...)
+		if r.status != 0 {
+			t.Fatalf("%v: %s", args, r.errors)
+		}
+		return r.out
+	}
+	do("lin_api_test_transit", "tools", "create", "Linear", "--credential-stdin")
+	own := regexp.MustCompile(`seal +active .*transit:transit/(agentkey-[0-9a-f-]{36}):v1:`).FindStringSubmatch(do("", "keys", "status"))
+	is.Equal(len(own), 2)
+	is.True(s.Holds("transit/" + own[1]))
+	status, _ := stop()
+	is.Equal(status, 0)
+	directory, _ := strings.CutPrefix(env[0], "XDG_STATE_HOME=")
+	database, err := os.ReadFile(filepath.Join(directory, "agentkey", "agentkey.db"))
+	is.NoErr(err)
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	is.NoErr(os.WriteFile(backup, database, 0o600))
+	is.True(strings.Contains(do("", "doctor", "crypto", "--database", "sqlite:"+backup), "in their place"))
+
+	url, stop = serving(t, env)
+	is.True(strings.Contains(do("", "keys", "destroy-org", "--confirm", "Default"), "has none of the keys left"))
+	is.True(!s.Holds("transit/" + own[1]))
+	is.True(s.Holds("transit/agentkey"))
+	do("", "audit", "verify")
+	do("", "doctor", "crypto")
+	r := run(t.Context(), env, "", "doctor", "crypto", "--database", "sqlite:"+backup)
+	is.True(r.status != 0)
+	is.True(strings.Contains(r.out+r.errors, "there is no transit:transit/"+own[1]) || strings.Contains(r.out+r.errors, "need transit:transit/"+own[1]))
+	status, printed := stop()
+	is.Equal(status, 0)
+	is.True(!strings.Contains(printed, transitToken))
+}

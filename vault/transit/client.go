@@ -27,6 +27,7 @@ const (
 	firstPause     = 50 * time.Millisecond // doubled each time, and spread by half
 	maxAnswer      = 64 << 10
 	maxNames       = 90 // of the 128 bytes that an id may have
+	maxOwnNames    = 51 // leaves room for an organization
 )
 
 // client speaks with the service.
@@ -44,7 +45,7 @@ type client struct {
 	session   session
 
 	mu    sync.Mutex
-	known key
+	known map[string]key // by its name
 }
 
 var unescaped = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$`)
@@ -67,7 +68,7 @@ func newClient(c Config) (*client, error) {
 	}
 	cl := &client{
 		base: base, namespace: strings.Trim(c.Namespace, "/"), mount: strings.Trim(c.Mount, "/"), key: c.Key,
-		auth: c.Auth, timeout: c.Timeout, clock: c.Clock, turn: make(chan struct{}, 1),
+		auth: c.Auth, timeout: c.Timeout, clock: c.Clock, turn: make(chan struct{}, 1), known: make(map[string]key),
 	}
 	if cl.mount == "" {
 		cl.mount = "transit"
@@ -80,7 +81,7 @@ func newClient(c Config) (*client, error) {
 	}
 	full := strings.Trim(cl.namespace+"/"+cl.mount+"/"+cl.key, "/")
 	cl.names = namePrefix + full + ":"
-	if err := cl.check(); err != nil {
+	if err := cl.check(c.OrganizationKeys); err != nil {
 		return nil, err
 	}
 	if cl.http, err = newHTTP(c); err != nil {
@@ -89,7 +90,7 @@ func newClient(c Config) (*client, error) {
 	return cl, nil
 }
 
-func (c *client) check() error {
+func (c *client) check(owned bool) error {
 	switch {
 	case c.namespace != "" && !proper(c.namespace):
 		return fmt.Errorf("%w: Namespace: letters, digits, _ . - and / only", ErrConfig)
@@ -97,7 +98,7 @@ func (c *client) check() error {
 		return fmt.Errorf("%w: Mount: letters, digits, _ . - and / only", ErrConfig)
 	case !proper(c.key) || strings.Contains(c.key, "/"):
 		return fmt.Errorf("%w: Key: required; letters, digits, _ . and - only", ErrConfig)
-	case len(c.names) > maxNames:
+	case len(c.names) > maxNames, owned && len(c.names) > maxOwnNames:
 		return fmt.Errorf("%w: Namespace, Mount and Key together are too long for the id of a key", ErrConfig)
 	case c.timeout < 0 || c.timeout > time.Minute:
 		return fmt.Errorf("%w: Timeout: at most a minute", ErrConfig)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
@@ -21,11 +22,21 @@ func (p *Provider) HoldsKey(ctx context.Context, id string) (bool, error) {
 		return false, err
 	}
 	defer done()
-	held, err := c.holds(ctx, id)
+	held, err := c.named(id).holds(ctx, id)
 	return held, c.ended(ctx, err)
 }
 
-func (c *client) holds(ctx context.Context, id string) (bool, error) {
+// named is the key that an id is of, whosever it is.
+func (c *client) named(id string) ref {
+	rest, ok := strings.CutPrefix(id, strings.TrimSuffix(c.names, ":"))
+	suffix, _, _ := strings.Cut(rest, ":")
+	if !ok || !strings.HasPrefix(suffix, "-") || !proper(c.key+suffix) || strings.Contains(suffix, "/") {
+		return c.common()
+	}
+	return c.suffixed(suffix)
+}
+
+func (c ref) holds(ctx context.Context, id string) (bool, error) {
 	version, made, ours := c.parseName(id)
 	if !ours {
 		return false, fmt.Errorf("%w: transit: %s is at another path", vault.ErrUnavailable, printable(id))

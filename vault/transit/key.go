@@ -2,6 +2,8 @@ package transit
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,13 +24,57 @@ type key struct {
 	versions map[int]int64 // when each version that decrypts was made, in Unix seconds
 }
 
+// ref is a key in the service: the common one, or an organization's.
+type ref struct {
+	*client
+	key   string
+	names string // what the ids of its versions begin with
+	makes bool   // it is made when it is needed
+}
+
+// common is the key that the configuration names.
+func (c *client) common() ref { return ref{client: c, key: c.key, names: c.names} }
+
+// own is the key of an organization alone.
+func (c *client) own(organization string) ref {
+	return c.suffixed(ownSuffix(organization))
+}
+
+func (c *client) suffixed(suffix string) ref {
+	return ref{client: c, key: c.key + suffix, names: strings.TrimSuffix(c.names, ":") + suffix + ":", makes: true}
+}
+
+// ownSuffix follows the name of the common key in that of an organization's: its id,
+// or a digest of an id that is too long or has other characters than the service
+// takes. A digest is longer than any id that is taken as it is.
+func ownSuffix(organization string) string {
+	odd := func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }
+	if organization == "" || len(organization) > maxSuffix || strings.ContainsFunc(organization, odd) {
+		digest := sha256.Sum256([]byte(organization))
+		return "-" + hex.EncodeToString(digest[:(maxSuffix+2)/2])
+	}
+	return "-" + organization
+}
+
+// maxSuffix is the length of a UUID.
+const maxSuffix = 36
+
+// of is the key that an id is of, when a data key of the organization is unwrapped:
+// the organization's own, or else the common one.
+func (c *client) of(id, organization string) ref {
+	if own := c.own(organization); strings.HasPrefix(id, own.names) {
+		return own
+	}
+	return c.common()
+}
+
 // name is the provider's id of one version of the key.
-func (c *client) name(version int, made int64) string {
+func (c ref) name(version int, made int64) string {
 	return fmt.Sprintf("%sv%d:%d", c.names, version, made)
 }
 
 // parseName reads what name wrote for this key, and nothing else.
-func (c *client) parseName(name string) (version int, made int64, ok bool) {
+func (c ref) parseName(name string) (version int, made int64, ok bool) {
 	rest, ok := strings.CutPrefix(name, c.names)
 	if !ok {
 		return 0, 0, false
@@ -52,9 +98,9 @@ func parseVersion(text string) (int, bool) {
 // knownKey is the key as it was last read, read again unless it has that version
 // (0: any). What is kept can only be too old, and then a version is missing or the
 // service refuses.
-func (c *client) knownKey(ctx context.Context, version int) (key, error) {
+func (c ref) knownKey(ctx context.Context, version int) (key, error) {
 	c.mu.Lock()
-	k := c.known
+	k := c.known[c.key]
 	c.mu.Unlock()
 	if _, ok := k.versions[version]; ok || version == 0 && k.latest > 0 {
 		return k, nil
@@ -64,7 +110,7 @@ func (c *client) knownKey(ctx context.Context, version int) (key, error) {
 
 // readKey asks the service for the key, and keeps what it says. A key that is not
 // there is a vault.ErrUnknownKey.
-func (c *client) readKey(ctx context.Context) (key, error) {
+func (c ref) readKey(ctx context.Context) (key, error) {
 	var answer struct {
 		Data struct {
 			Type        string          `json:"type"`
@@ -106,14 +152,14 @@ func (c *client) readKey(ctx context.Context) (key, error) {
 	return k, nil
 }
 
-func (c *client) keepKey(k key) {
+func (c ref) keepKey(k key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known = k
+	c.known[c.key] = k
 }
 
 // unknown names the key needed and those held.
-func (c *client) unknown(need string, k key) error {
+func (c ref) unknown(need string, k key) error {
 	var held []string
 	for _, v := range slices.Sorted(maps.Keys(k.versions)) {
 		held = append(held, c.name(v, k.versions[v]))

@@ -46,6 +46,11 @@ type Config struct {
 	// Key is the name of the key in it, which must exist. Required.
 	Key string
 
+	// OrganizationKeys wraps what seals an organization's values by a key of its own,
+	// which is named after Key and the organization, made when it is needed and
+	// destroyed with the organization. Zero: everything is wrapped by Key.
+	OrganizationKeys bool
+
 	// Namespace is the namespace of mount, key and login. Empty: the root.
 	Namespace string
 
@@ -78,9 +83,14 @@ type Provider struct {
 	vault.Redacted
 	// client is a closure so that no walker by reflection reaches the token.
 	client func() *client
+	own    string // the organization of whose own key it is; empty: of the common one
+	owned  bool   // organizations have keys of their own
 }
 
-var _ vault.KeyProvider = (*Provider)(nil)
+var (
+	_ vault.KeyProvider      = (*Provider)(nil)
+	_ vault.OrganizationKeys = (*Provider)(nil)
+)
 
 // New checks the configuration and returns a Provider. It calls nobody: a service
 // that is away shows at the first use.
@@ -89,7 +99,7 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Provider{client: func() *client { return cl }}, nil
+	return &Provider{client: func() *client { return cl }, owned: c.OrganizationKeys}, nil
 }
 
 // Close ends the connections that are not in use. The token is not revoked: it may
@@ -111,7 +121,7 @@ func (p *Provider) Run(ctx context.Context) error {
 // of vault.KeyProvider it fails with vault.ErrProvider if the key is of a type that
 // can't bind a context.
 func (p *Provider) CurrentKey(ctx context.Context) (string, error) {
-	c := p.client()
+	c := p.ref()
 	ctx, done, err := c.begin(ctx)
 	if err != nil {
 		return "", err
@@ -126,7 +136,7 @@ func (p *Provider) CurrentKey(ctx context.Context) (string, error) {
 
 // WrapKey has key, 32 bytes, encrypted with the newest version of the service's key.
 func (p *Provider) WrapKey(ctx context.Context, key []byte, kc vault.Context) (vault.Wrapped, error) {
-	c := p.client()
+	c := p.ref()
 	ctx, done, err := c.begin(ctx)
 	if err != nil {
 		return vault.Wrapped{}, err
@@ -138,7 +148,10 @@ func (p *Provider) WrapKey(ctx context.Context, key []byte, kc vault.Context) (v
 
 // UnwrapKey has w decrypted with the version of the key that w names.
 func (p *Provider) UnwrapKey(ctx context.Context, w vault.Wrapped, kc vault.Context) ([]byte, error) {
-	c := p.client()
+	c := p.ref()
+	if !strings.HasPrefix(w.Provider, c.names) {
+		c = c.of(w.Provider, kc.Organization)
+	}
 	ctx, done, err := c.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -148,7 +161,15 @@ func (p *Provider) UnwrapKey(ctx context.Context, w vault.Wrapped, kc vault.Cont
 	return key, c.ended(ctx, err)
 }
 
-func (c *client) wrap(ctx context.Context, key []byte, kc vault.Context) (vault.Wrapped, error) {
+// ref is the key that p wraps with.
+func (p *Provider) ref() ref {
+	if p.own != "" {
+		return p.client().own(p.own)
+	}
+	return p.client().common()
+}
+
+func (c ref) wrap(ctx context.Context, key []byte, kc vault.Context) (vault.Wrapped, error) {
 	plain, err := bound.Append(make([]byte, 0, bound.Size), key, kc)
 	if err != nil {
 		return vault.Wrapped{}, err
@@ -156,7 +177,11 @@ func (c *client) wrap(ctx context.Context, key []byte, kc vault.Context) (vault.
 	defer clear(plain)
 	// The key is known before it is used: the service would make one that is
 	// missing, of a type that nobody chose.
-	if _, err := c.knownKey(ctx, 0); err != nil {
+	_, err = c.knownKey(ctx, 0)
+	if errors.Is(err, vault.ErrUnknownKey) && c.makes {
+		err = c.make(ctx)
+	}
+	if err != nil {
 		return vault.Wrapped{}, err
 	}
 	var answer struct {
@@ -186,7 +211,7 @@ func (c *client) wrap(ctx context.Context, key []byte, kc vault.Context) (vault.
 	return vault.Wrapped{Provider: c.name(version, made), Blob: []byte(answer.Data.Ciphertext)}, nil
 }
 
-func (c *client) unwrap(ctx context.Context, w vault.Wrapped, kc vault.Context) ([]byte, error) {
+func (c ref) unwrap(ctx context.Context, w vault.Wrapped, kc vault.Context) ([]byte, error) {
 	version, made, ours := c.parseName(w.Provider)
 	k, err := c.knownKey(ctx, version)
 	switch {
@@ -219,7 +244,7 @@ func (c *client) unwrap(ctx context.Context, w vault.Wrapped, kc vault.Context) 
 
 // refusedCiphertext tells what it means that the service did not decrypt: the
 // version is no longer held, or the ciphertext is not of it and this context.
-func (c *client) refusedCiphertext(ctx context.Context, name string, version int, made int64) error {
+func (c ref) refusedCiphertext(ctx context.Context, name string, version int, made int64) error {
 	k, err := c.readKey(ctx)
 	switch {
 	case errors.Is(err, vault.ErrUnknownKey):

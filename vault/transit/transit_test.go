@@ -177,6 +177,12 @@ func TestRealService(t *testing.T) {
 	}
 	vaulttest.TestProvider(t, at("agentkey"), vaulttest.WithOther(at("agentkey-other")), vaulttest.WithSecrets([]byte(real)))
 
+	vaulttest.TestOrganizationKeys(t, func(t *testing.T) vault.KeyProvider {
+		p := open(t, transit.Config{Address: address, Key: "agentkey", Auth: transit.Token(fixed(real)), OrganizationKeys: true})
+		t.Cleanup(func() { _ = p.Close() })
+		return p
+	})
+
 	is := is.New(t)
 	_, err := at("no-such-key")(t).WrapKey(t.Context(), dataKey(), sample())
 	is.True(errors.Is(err, vault.ErrUnknownKey))
