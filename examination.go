@@ -95,7 +95,7 @@ func (o *examined) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.wraps, err = o.m.keys.wrappers(ctx, o.id, o.out.Provider, o.rows); err != nil {
+	if o.wraps, err = o.m.keys.wrappers(ctx, o.id, o.out.Provider); err != nil {
 		return err
 	}
 	for _, d := range o.rows {

@@ -445,11 +445,11 @@ func (k *keyring) current(ctx context.Context) (string, error) {
 }
 
 // wrappers names the keys that wrap an organization's data keys now, by their
-// purpose: common, or the organization's own, "" while that is not made.
-func (k *keyring) wrappers(ctx context.Context, organization, common string, keys []storage.DataKey) (map[vault.Purpose]string, error) {
+// purpose: common, or the organization's own, "" while that is not there.
+func (k *keyring) wrappers(ctx context.Context, organization, common string) (map[vault.Purpose]string, error) {
 	out := map[vault.Purpose]string{vault.PurposeRow: common, vault.PurposeSign: common, vault.PurposeSeal: common}
 	p, own := k.wrapper(organization, vault.PurposeSeal)
-	if !own || destroyedKeys(keys) {
+	if !own {
 		return out, nil
 	}
 	ctx, cancel := k.bounded(ctx)

@@ -69,6 +69,7 @@ func (w *rewrapper) run(ctx context.Context) error {
 }
 
 func (w *rewrapper) report(ctx context.Context) error {
+	w.progress.Done = min(w.progress.Done, w.progress.Total)
 	return w.m.report(ctx, storage.System, rewrap, w.progress)
 }
 
@@ -117,7 +118,7 @@ func (w *rewrapper) organization(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	wrappers, err := w.m.keys.wrappers(ctx, id, w.job.Provider, keys)
+	wrappers, err := w.m.keys.wrappers(ctx, id, w.job.Provider)
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (m *Manager) keysStatus(ctx context.Context, organization string, count boo
 	if err != nil {
 		return out, err
 	}
-	wrappers, err := m.keys.wrappers(ctx, organization, out.Provider, rows)
+	wrappers, err := m.keys.wrappers(ctx, organization, out.Provider)
 	if err != nil {
 		return out, err
 	}

@@ -54,7 +54,7 @@ func (s *session) keys(k client.Keys) error {
 		return err
 	}
 	if k.Rewrap > 0 {
-		if err := s.say("%s of them to be wrapped by %s: agentkey keys rotate-kek", plural(int64(k.Rewrap), "key"), clean(k.Provider)); err != nil {
+		if err := s.say("%s of them to be wrapped anew; the key provider's current key is %s: agentkey keys rotate-kek", plural(int64(k.Rewrap), "key"), clean(k.Provider)); err != nil {
 			return err
 		}
 	}
@@ -245,7 +245,11 @@ func (c *keysRotateKEK) Run(ctx context.Context, s *session) error {
 		if c.JSON {
 			return s.emit(map[string]string{"provider": status.Provider})
 		}
-		return s.say("every data key is wrapped by %s; the keys before it are needed for backups only", clean(status.Provider))
+		own := ""
+		if c.Transit.OwnKeys {
+			own = ", and what seals an organization's values by its own key"
+		}
+		return s.say("every data key is wrapped by %s%s; the keys before are needed for backups only", clean(status.Provider), own)
 	})
 }
 
