@@ -171,7 +171,7 @@ func NewExportReader(r io.Reader) (*ExportReader, error) {
 	if start, err := x.in.Peek(1); err == nil && start[0] != '{' {
 		return nil, fmt.Errorf("%w: first line is not the header of %s", ErrFormat, ExportFormat) // however long it is
 	}
-	line, err := x.readLine()
+	line, err := x.readLine(nil)
 	if err == io.EOF {
 		return nil, fmt.Errorf("%w: export is empty", ErrFormat)
 	}
@@ -205,15 +205,18 @@ func (x *ExportReader) Next(ctx context.Context) (Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return Entry{}, err
 	}
-	line, err := x.readLine()
+	line, err := x.readLine(ctx.Err)
 	if err != nil {
 		return Entry{}, err
 	}
 	return parseEntry(line)
 }
 
-// readLine returns the next line without its newline, in fresh memory.
-func (x *ExportReader) readLine() ([]byte, error) {
+var errTooLong = fmt.Errorf("%w: line of the export is too long", ErrFormat)
+
+// readLine returns the next line without its newline, in fresh memory. One that is too long is read to its end, as long as
+// ended answers nil; without ended it is not.
+func (x *ExportReader) readLine(ended func() error) ([]byte, error) {
 	var line []byte
 	tooLong := false
 	for {
@@ -223,14 +226,21 @@ func (x *ExportReader) readLine() ([]byte, error) {
 			tooLong = len(line) > maxExportLine
 		}
 		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, bufio.ErrBufferFull) && !tooLong:
 			continue
+		case errors.Is(err, bufio.ErrBufferFull) && ended != nil:
+			if err := ended(); err != nil {
+				return nil, err
+			}
+			continue
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, errTooLong
 		case err == io.EOF && len(line) == 0:
 			return nil, io.EOF
 		case err != nil && err != io.EOF:
 			return nil, fmt.Errorf("audit: reading the export: %w", err)
 		case tooLong:
-			return nil, fmt.Errorf("%w: line of the export is too long", ErrFormat)
+			return nil, errTooLong
 		case err == io.EOF:
 			return nil, fmt.Errorf("%w: last line of the export has no end", ErrFormat)
 		}

@@ -195,6 +195,36 @@ func TestExportReaderStrict(t *testing.T) {
 	}
 }
 
+// endless is a line without an end, which ends a context once it has been read for long.
+type endless struct {
+	reads int
+	end   func()
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.reads++; e.reads == 100 {
+		e.end()
+	}
+	for i := range p {
+		p[i] = '{'
+	}
+	return len(p), nil
+}
+
+// A line without an end is given up with the context, and as the first line at once.
+func TestEndlessLine(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	header, _, _ := strings.Cut(string(newLogbook(t, organization, 1).export(t)), "\n")
+	reader, err := audit.NewExportReader(io.MultiReader(strings.NewReader(header+"\n"), &endless{end: cancel}))
+	is.NoErr(err)
+	_, err = reader.Next(ctx)
+	is.Equal(err, context.Canceled)
+	_, err = audit.NewExportReader(&endless{end: func() { t.Fatal("the whole line is read") }})
+	is.True(errors.Is(err, audit.ErrFormat))
+}
+
 func TestExportRefuses(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
