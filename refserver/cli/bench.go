@@ -25,6 +25,7 @@ type benchCommand struct {
 	Connections []int         `default:"1,16,64,256" placeholder:"N" help:"Connections that fetch credentials at a time, as a list."`
 	Rounds      int           `default:"5" placeholder:"N" help:"How often everything is measured; medians are shown."`
 	Duration    time.Duration `default:"2s" placeholder:"TIME" help:"How long each server is under each load in each round."`
+	Replay      bool          `default:"true" negatable:"" help:"Servers replay their logs at the start, and are measured once they have. That of a million events takes minutes."`
 	Timeout     time.Duration `default:"20m" placeholder:"TIME" help:"When to give up, in all."`
 	SVG         string        `name:"svg" placeholder:"FILE" help:"Write a plot of latency against load to this new file."`
 	JSON        bool          `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`

@@ -23,7 +23,8 @@ import (
 // until its standard input ends, so that it never outlives the bench.
 type benchServerCommand struct {
 	serveFlags
-	Bare bool `help:"Answer every request as standard input says, by net/http alone."`
+	Bare     bool `help:"Answer every request as standard input says, by net/http alone."`
+	NoReplay bool `help:"Never replay the log."`
 }
 
 // Run serves.
@@ -43,6 +44,9 @@ func (c *benchServerCommand) Run(ctx context.Context, s *session, set *settings)
 	}()
 	if c.Bare {
 		return a.serve(ctx, s)
+	}
+	if c.NoReplay {
+		c.replayEvery = -1
 	}
 	return (&serveCommand{c.serveFlags}).Run(ctx, s, set)
 }
@@ -91,7 +95,11 @@ func (b *bench) install(ctx context.Context, size benchSize) (*benchServer, erro
 	for tier := range unlimited() {
 		env["AGENTKEY_LIMIT_"+strings.ToUpper(strings.ReplaceAll(string(tier), "-", "_"))] = "off"
 	}
-	t, err := b.start(ctx, env, nil)
+	var args []string
+	if !b.command.Replay {
+		args = append(args, "--no-replay")
+	}
+	t, err := b.start(ctx, env, nil, args...)
 	if err != nil {
 		return nil, fmt.Errorf("start the server of %s: %w", size.name, err)
 	}

@@ -45,6 +45,8 @@ type serveFlags struct {
 	MetricsFile  string    `name:"metrics-token-file" env:"AGENTKEY_METRICS_TOKEN_FILE" placeholder:"FILE" help:"Token for GET /metrics (Prometheus) and the details of GET /readyz, unless AGENTKEY_METRICS_TOKEN holds it. Without one there are none."`
 	LogLevel     string    `env:"AGENTKEY_LOG_LEVEL" enum:"debug,info,warn,error" default:"info" help:"Least severe that is logged: ${enum}."`
 	LogFormat    string    `env:"AGENTKEY_LOG_FORMAT" enum:"text,json" default:"text" help:"Form of the log on standard error: ${enum}."`
+
+	replayEvery time.Duration // of the bench, see agentkey.Config
 }
 
 // limitFlags are the rate limits, one for each tier, and where their windows are
@@ -154,7 +156,7 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	}
 	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{
 		Anchors: anchors, InitAnchors: c.InitAnchor,
-		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock, Sinks: sinks,
+		Policies: c.policies(), SharedLimits: c.shared(at), Logger: log, Clock: s.options.Clock, Sinks: sinks, ReconcileInterval: c.replayEvery,
 	})
 	if err != nil {
 		return err

@@ -27,8 +27,12 @@ type writer struct {
 
 	now   int64
 	size  int64 // of the log
+	head  audit.Head
+	tree  audit.Tree
 	lines []*entry
 	puts  []func(ctx context.Context, tx storage.Tx) (bool, error)
+
+	writing chan error // of the batch that is being written; nil: none is
 }
 
 type entry struct {
@@ -73,6 +77,7 @@ func open(ctx context.Context, c Config) (*writer, error) {
 }
 
 func (w *writer) close() {
+	_ = w.wait()
 	for _, key := range w.keys {
 		key.Destroy()
 	}
@@ -105,7 +110,11 @@ func (w *writer) unwrap(ctx context.Context, provider vault.KeyProvider, organiz
 func (w *writer) reload(ctx context.Context) error {
 	return w.store.View(ctx, w.organization, func(ctx context.Context, tx storage.ReadTx) error {
 		head, err := tx.Head(ctx)
-		w.size, w.now = head.Size, max(w.now, head.Time)
+		if err != nil {
+			return err
+		}
+		w.head, w.size, w.now = head.Head, head.Size, max(w.now, head.Time)
+		w.tree, err = audit.ParseTree(head.Size, head.Edge)
 		return err
 	})
 }
@@ -216,67 +225,86 @@ func (w *writer) credential(c storage.Credential) (err error) {
 	return nil
 }
 
-// flush writes what there is, once it is enough or when it is all.
+// flush writes what there is, once it is enough or when it is all. While one batch
+// is being written the next is made.
 func (w *writer) flush(ctx context.Context, all bool) error {
-	if len(w.lines) == 0 || (!all && len(w.lines) < batch) {
+	if len(w.lines) >= batch || all && len(w.lines) > 0 {
+		lines, err := w.extend()
+		if err := or(err, w.wait()); err != nil {
+			return err
+		}
+		if n := w.seals; n > 0 {
+			w.put(func(ctx context.Context, tx storage.Tx) (bool, error) {
+				_, ok, err := tx.ReserveSeals(ctx, w.sealing, n)
+				return ok, err
+			})
+		}
+		puts := w.puts
+		w.lines, w.puts, w.seals, w.writing = nil, nil, 0, make(chan error, 1)
+		go func() { w.writing <- w.store.Update(ctx, w.organization, write(puts, lines)) }()
+	}
+	if all {
+		return w.wait()
+	}
+	return nil
+}
+
+// wait waits until nothing is being written.
+func (w *writer) wait() error {
+	if w.writing == nil {
 		return nil
 	}
-	err := w.store.Update(ctx, w.organization, w.write)
-	w.lines, w.puts, w.seals = w.lines[:0], w.puts[:0], 0
+	err := <-w.writing
+	w.writing = nil
 	if err == nil && w.progress != nil {
 		w.progress(w.size)
 	}
 	return err
 }
 
-func (w *writer) write(ctx context.Context, tx storage.Tx) error {
-	for _, put := range w.puts {
-		ok, err := put(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("seed: a row is there already")
-		}
-	}
-	if _, ok, err := tx.ReserveSeals(ctx, w.sealing, w.seals); err != nil || !ok {
-		return fmt.Errorf("seed: seals: %t %w", ok, err)
-	}
-	head, err := tx.Head(ctx)
-	if err != nil {
-		return err
-	}
-	tree, err := audit.ParseTree(head.Size, head.Edge)
-	if err != nil {
-		return err
-	}
+// extend makes the lines that there are, and the head that follows them.
+func (w *writer) extend() (a storage.Append, err error) {
 	events := make([]audit.Event, len(w.lines))
-	lines := make([]audit.Line, len(w.lines))
+	a.Lines = make([]audit.Line, len(w.lines))
 	for i, l := range w.lines {
 		events[i] = l.Event
-		events[i].Seq = head.Size + int64(i)
+		events[i].Seq = w.size + int64(i)
 		if l.personal.IsZero() {
 			continue
 		}
 		l.personal.Salt = audit.NewSalt()
-		if lines[i].Personal, err = l.personal.Encode(); err != nil {
-			return err
+		if a.Lines[i].Personal, err = l.personal.Encode(); err != nil {
+			return a, err
 		}
-		events[i].Personal = audit.HashPersonal(lines[i].Personal)
+		events[i].Personal = audit.HashPersonal(a.Lines[i].Personal)
 	}
-	x, err := audit.Extend(head.Head, tree, events, w.signer)
+	x, err := audit.Extend(w.head, w.tree, events, w.signer)
 	if err != nil {
-		return err
+		return a, err
 	}
-	for i := range lines {
-		lines[i].Seq, lines[i].Content, lines[i].Leaf = events[i].Seq, x.Contents[i], x.Leaves[i]
+	for i := range a.Lines {
+		a.Lines[i].Seq, a.Lines[i].Content, a.Lines[i].Leaf = events[i].Seq, x.Contents[i], x.Leaves[i]
 	}
-	seal, err := w.rows.Seal(storage.HeadRow(w.installation, w.organization, x.Head))
-	if err != nil {
-		return err
+	a.Head, a.Keep = x.Head, true
+	a.Seal, err = w.rows.Seal(storage.HeadRow(w.installation, w.organization, x.Head))
+	w.head, w.tree, w.size = x.Head, x.Tree, x.Head.Size
+	return a, err
+}
+
+// write puts rows and appends lines.
+func write(puts []func(context.Context, storage.Tx) (bool, error), lines storage.Append) func(context.Context, storage.Tx) error {
+	return func(ctx context.Context, tx storage.Tx) error {
+		for _, put := range puts {
+			ok, err := put(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return fmt.Errorf("seed: a row is not as it was")
+			}
+		}
+		return tx.Append(ctx, lines)
 	}
-	w.size = x.Head.Size
-	return tx.Append(ctx, storage.Append{Lines: lines, Head: x.Head, Seal: seal, Keep: true})
 }
 
 // Index has the log's index catch up with it, which a search would do otherwise.
