@@ -206,13 +206,18 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	b.servers = append(b.servers, server)
 	p := b.session.progress("waiting until the servers have nothing to do")
 	defer p.end()
+	waits := make(chan error, len(b.servers))
 	for _, server := range b.servers {
-		if err := load.Idle(ctx, server.target.Process, benchIdle); err != nil {
-			return err
-		}
-		server.idle = load.Memory(server.target.Process)
+		go func() {
+			err := load.Idle(ctx, server.target.Process, benchIdle)
+			server.idle = load.Memory(server.target.Process)
+			waits <- err
+		}()
 	}
-	return nil
+	for range b.servers {
+		err = errors.Join(err, <-waits)
+	}
+	return err
 }
 
 // benchIdle bounds the wait for a server's work at its start, which replays its

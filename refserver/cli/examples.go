@@ -32,7 +32,7 @@ agentkey bench --database sqlite:/var/lib/agentkey-bench/bench.db --svg bench.sv
 # The Postgres on this machine that AGENTKEY_BENCH_DATABASE names, briefly, for programs:
 agentkey bench --connections 1,64 --rounds 3 --duration 1s --json
 # What growth costs:
-agentkey bench --scale 1000,100000,1000000 --connections 16,64 --svg growth.svg`,
+agentkey bench --scale 1000,100000,1000000 --no-replay --duration 1s --svg growth.svg`,
 	"bench-server":  `agentkey bench-server --database sqlite:bench.db --listen 127.0.0.1:0`,
 	"keys generate": `agentkey keys generate --out encryption.key`,
 	"keys split": `# For three people, of whom two together learn nothing:
