@@ -327,9 +327,9 @@ func unpacked(in io.Reader) (io.Reader, error) {
 
 // verifyFile checks an exported log against keys that the caller trusts.
 func (s *session) verifyFile(ctx context.Context, path string, keys, against []string) (client.Verification, error) {
-	verifiers, err := audit.NewVerifiers(keys...)
+	verifiers, err := verifiersOf(keys)
 	if err != nil {
-		return client.Verification{}, usagef("--public-key is not the public key of a log")
+		return client.Verification{}, err
 	}
 	var kept [][]byte
 	for _, name := range against {

@@ -17,9 +17,16 @@ type trustFlags struct {
 	PublicKey []string `required:"" placeholder:"KEY" sep:"none" help:"The log's public key as serve printed it; repeat it for former keys."`
 }
 
-func (f trustFlags) verifiers() (*audit.Verifiers, error) {
-	v, err := audit.NewVerifiers(f.PublicKey...)
-	if err != nil {
+func (f trustFlags) verifiers() (*audit.Verifiers, error) { return verifiersOf(f.PublicKey) }
+
+// verifiersOf reads public keys, also several in one argument as audit key prints them.
+func verifiersOf(given []string) (*audit.Verifiers, error) {
+	var keys []string
+	for _, one := range given {
+		keys = append(keys, strings.Fields(one)...)
+	}
+	v, err := audit.NewVerifiers(keys...)
+	if err != nil || len(keys) == 0 {
 		return nil, usagef("--public-key is not the public key of a log")
 	}
 	return v, nil

@@ -328,17 +328,23 @@ type handover struct {
 // Run rotates the key that signs the logs.
 func (c *keysRotateSigning) Run(ctx context.Context, s *session) error {
 	return c.with(ctx, s, func(m *agentkey.Manager) error {
+		var out *os.File
+		if c.Out != "" {
+			var err error
+			if out, err = newFile(c.Out); err != nil {
+				return fmt.Errorf("nothing was rotated: the file of the proof: %w", err)
+			}
+		}
 		r, err := m.RotateSigningKey(ctx, operator())
+		if err != nil && out != nil {
+			err = errors.Join(err, out.Close(), os.Remove(out.Name()))
+		}
 		if err != nil {
 			return err
 		}
-		if c.Out != "" {
-			text, err := json.MarshalIndent(handover{string(r.Event), r.Receipt}, "", "  ")
-			if err == nil {
-				err = writeNew(c.Out, append(text, '\n'))
-			}
-			if err != nil {
-				return fmt.Errorf("the key was rotated, to %s, and the proof could not be written: %w", r.Present, err)
+		if out != nil {
+			if err := s.handOver(out, handover{string(r.Event), r.Receipt}); err != nil {
+				return fmt.Errorf("the key was rotated, to %s, and the proof, which is printed here, could not be written: %w", r.Present, err)
 			}
 		}
 		if c.JSON {
@@ -348,16 +354,36 @@ func (c *keysRotateSigning) Run(ctx context.Context, s *session) error {
 	})
 }
 
-func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// handOver writes the proof, which is made once: where its file takes it no more, to
+// standard output.
+func (s *session) handOver(out *os.File, h handover) error {
+	text, err := json.MarshalIndent(h, "", "  ")
 	if err != nil {
-		return cause(err)
+		return err
 	}
-	if _, err = f.Write(text); err == nil {
+	text = append(text, '\n')
+	if err = fill(out, text); err != nil {
+		_, printed := s.stdout.Write(text)
+		err = errors.Join(err, printed)
+	}
+	return err
+}
+
+// newFile makes a file that is not there yet. What must not fail after the deed is
+// done before it.
+func newFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return f, cause(err)
+}
+
+// fill writes a file of newFile, and sees that it lasts.
+func fill(f *os.File, text []byte) error {
+	_, err := f.Write(text)
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = files.SyncDirectory(filepath.Dir(path))
+		err = files.SyncDirectory(filepath.Dir(f.Name()))
 	}
 	return cause(err)
 }
