@@ -52,6 +52,11 @@ func (m *Manager) Events(ctx context.Context, a Actor, in EventsInput) (EventsPa
 	}
 	if page.Next > 0 {
 		out.Next = audit.Cursor{Before: page.Next}.String()
+		return out, nil
+	}
+	out.Removed, out.RemovedBelow = -1, -1
+	if r, err := m.retention(ctx, a.Organization); err == nil { // it takes keys, which the list does not
+		out.Removed, out.RemovedBelow = r.Removed, r.RemovedBelow
 	}
 	return out, nil
 }

@@ -353,6 +353,10 @@ func TestRemovedByHandIsFound(t *testing.T) {
 	got, err = kit.Retention(ctx, kit.Owner)
 	is.NoErr(err)
 	is.Equal(got.Removed, int64(50))
+	listed, err := kit.Events(ctx, kit.Owner, agentkey.EventsInput{Limit: 500})
+	is.NoErr(err)
+	is.Equal(listed.Removed, int64(50)) // which the list does not show
+	is.Equal(listed.RemovedBelow, got.RemovedBelow)
 	// In this order: once content is missing that stands above everything removed, no count is needed to say so.
 	for _, c := range []struct {
 		seq  int64

@@ -368,6 +368,11 @@ type LoggedEvent struct {
 type EventsPage struct {
 	Events []LoggedEvent
 	Next   string // empty: there are no more
+
+	// Of the last page: how many events' content retention has removed, and below which
+	// number. No list shows these, and no filter finds them. -1: that can't be told now.
+	Removed      int64
+	RemovedBelow int64
 }
 
 // RecordInput is an event of the host's own.

@@ -84,6 +84,10 @@ func (a *api) listEvents(x *exchange.Exchange, actor agentkey.Actor) error {
 	if found.Next != "" {
 		x.NextPage(found.Next)
 	}
+	if found.Removed > 0 {
+		x.Header().Set("AgentKey-Removed", strconv.FormatInt(found.Removed, 10))
+		x.Header().Set("AgentKey-Removed-Below", strconv.FormatInt(found.RemovedBelow, 10))
+	}
 	return data(x, http.StatusOK, each(found.Events, eventOf))
 }
 
