@@ -39,7 +39,7 @@ type retainer struct {
 }
 
 // fingerprint stands for a record, or a vendOf, in memory: of all that a log speaks
-// of, some 50 bytes each are held. Nobody who does not know the seeds can make two
+// of, up to 80 bytes each are held. Nobody who does not know the seeds can make two
 // alike, and by chance there are none.
 type fingerprint [2]uint64
 

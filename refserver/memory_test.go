@@ -31,18 +31,18 @@ import (
 // AGENTKEY_PROVE set it has 1,000 agents and then 10,000.
 func TestEndpointsHoldTheirMemory(t *testing.T) {
 	withoutRace(t)
-	few, events := 30, 30
+	few, grants, events := 30, 4, 30
 	if os.Getenv("AGENTKEY_PROVE") != "" {
-		few, events = 1_000, 20
+		few, grants, events = 1_000, 16, 40 // half a million records, then
 	}
-	small, large := liveBytes(t, few, events), liveBytes(t, 10*few, events)
+	small, large := liveBytes(t, few, grants, events), liveBytes(t, 10*few, grants, events)
 	for name, bytes := range small {
 		room := uint64(2 << 20)
 		switch {
-		case name == "reconcile": // a pass holds a bounded number of records
-			room = 20 << 20
-		case name == "retention": // which holds some 50 bytes for each record
-			room = 12 << 20
+		case name == "reconcile": // a pass holds 100,000 records
+			room = 24 << 20
+		case name == "retention": // which holds up to 80 bytes for each record
+			room = 48 << 20
 		case strings.HasPrefix(name, "export as"): // the client goes on while the server stands still
 			room = 8 << 20
 		}
@@ -80,8 +80,8 @@ func through(s seed.Seeded, since time.Time, document string) map[string]func(ur
 }
 
 // liveBytes is how much more of the heap is live during each request than before,
-// in an organization with so many events for each agent.
-func liveBytes(t *testing.T, agents, events int) map[string]uint64 {
+// in an organization with so many grants and events for each agent.
+func liveBytes(t *testing.T, agents, grants, events int) map[string]uint64 {
 	t.Helper()
 	ctx := t.Context()
 	store := &watched{Store: dbtest.SQLite(t)(t)}
@@ -89,7 +89,7 @@ func liveBytes(t *testing.T, agents, events int) map[string]uint64 {
 	from := k.Clock.Now()
 	k.Clock.Advance(90 * 24 * time.Hour)
 	made, err := seed.Fill(ctx, seed.Config{Manager: k.Manager, Store: store, Keys: k.Config.Keys, Actor: k.Owner, From: from, To: k.Clock.Now()},
-		seed.Counts{Agents: agents, Tools: 120, Grants: 4 * agents, Events: events * agents})
+		seed.Counts{Agents: agents, Tools: 120, Grants: grants * agents, Events: events * agents})
 	fatal(t, err)
 	index(t, store, k.Organization.ID)
 	token, err := k.CreateToken(ctx, k.Owner, agentkey.CreateTokenInput{Name: "for HTTP"})
