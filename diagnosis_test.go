@@ -181,12 +181,14 @@ func TestDiagnoseWhatIsSound(t *testing.T) {
 	began := make(chan struct{})
 	wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			_, err := k.UpdateTool(t.Context(), k.Owner, made[i%tools].ID, agentkey.UpdateToolInput{Credential: agentkey.NewSecret([]byte("lin_api_test_new"))})
+			_, err := answered(func() (agentkey.ToolView, error) {
+				return k.UpdateTool(t.Context(), k.Owner, made[i%tools].ID, agentkey.UpdateToolInput{Credential: agentkey.NewSecret([]byte("lin_api_test_new"))})
+			})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			v, err := k.Vend(t.Context(), caller, made[0].ID)
+			v, err := answered(func() (*agentkey.Vended, error) { return k.Vend(t.Context(), caller, made[0].ID) })
 			if err != nil {
 				t.Error(err)
 				return
@@ -231,8 +233,10 @@ func addTools(t *testing.T, k *agentkeytest.Kit, n int) []agentkey.Tool {
 	for w := range 16 {
 		wg.Go(func() {
 			for i := w; i < n; i += 16 {
-				v, err := k.AddTool(t.Context(), k.Owner, agentkey.AddToolInput{
-					Name: fmt.Sprintf("Tool %d", i), AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte("lin_api_test_1")),
+				v, err := answered(func() (agentkey.ToolView, error) {
+					return k.AddTool(t.Context(), k.Owner, agentkey.AddToolInput{
+						Name: fmt.Sprintf("Tool %d", i), AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte("lin_api_test_1")),
+					})
 				})
 				if err != nil {
 					t.Error(err)

@@ -202,8 +202,10 @@ func TestKeysRollBeforeTheyAreUsedUp(t *testing.T) {
 	for range sealers {
 		wg.Go(func() {
 			for range each {
-				_, err := s.AddTool(t.Context(), s.Owner, agentkey.AddToolInput{
-					Name: "Another", AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte("oth_api_test_1")),
+				_, err := answered(func() (agentkey.ToolView, error) {
+					return s.AddTool(t.Context(), s.Owner, agentkey.AddToolInput{
+						Name: "Another", AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte("oth_api_test_1")),
+					})
 				})
 				if err != nil {
 					t.Errorf("add tool: %v", err)

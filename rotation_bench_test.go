@@ -2,6 +2,7 @@ package agentkey_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,6 +17,16 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
+// answered makes a call until storage answers it: on a busy machine that may be late,
+// and then nothing was done.
+func answered[T any](call func() (T, error)) (T, error) {
+	for {
+		if v, err := call(); !errors.Is(err, agentkey.ErrStorage) || errors.Is(err, agentkey.ErrUnknown) {
+			return v, err
+		}
+	}
+}
+
 // vending is 16 goroutines that vend until stopped, and how long each vend took.
 func vending(tb testing.TB, k *agentkeytest.Kit, caller agentkey.Caller, tools []agentkey.Tool, work func()) (p99 time.Duration, vends int) {
 	tb.Helper()
@@ -28,7 +39,7 @@ func vending(tb testing.TB, k *agentkeytest.Kit, caller agentkey.Caller, tools [
 			var took []time.Duration
 			for i := g; ctx.Err() == nil; i += 16 {
 				began := time.Now()
-				v, err := k.Vend(tb.Context(), caller, tools[i%len(tools)].ID)
+				v, err := answered(func() (*agentkey.Vended, error) { return k.Vend(tb.Context(), caller, tools[i%len(tools)].ID) })
 				if err != nil {
 					tb.Errorf("vend: %v", err)
 					return
@@ -60,8 +71,10 @@ func resealable(tb testing.TB, values int) (*agentkeytest.Kit, agentkey.Caller, 
 	for g := range 16 {
 		wg.Go(func() {
 			for i := g; i < values; i += 16 {
-				t, err := k.AddTool(tb.Context(), k.Owner, agentkey.AddToolInput{
-					Name: fmt.Sprintf("Tool %d", i), AuthType: "api_key", Mode: storage.Shared, Credential: agentkey.NewSecret([]byte("oth_api_test_1")),
+				t, err := answered(func() (agentkey.ToolView, error) {
+					return k.AddTool(tb.Context(), k.Owner, agentkey.AddToolInput{
+						Name: fmt.Sprintf("Tool %d", i), AuthType: "api_key", Mode: storage.Shared, Credential: agentkey.NewSecret([]byte("oth_api_test_1")),
+					})
 				})
 				if err != nil {
 					tb.Error(err)
@@ -81,11 +94,13 @@ func resealable(tb testing.TB, values int) (*agentkeytest.Kit, agentkey.Caller, 
 
 func resealed(tb testing.TB, k *agentkeytest.Kit) {
 	is := is.New(tb)
-	_, err := k.RotateDataKeys(tb.Context(), k.Owner, agentkey.RotateDataKeysInput{})
+	_, err := answered(func() (agentkey.KeysStatus, error) {
+		return k.RotateDataKeys(tb.Context(), k.Owner, agentkey.RotateDataKeysInput{})
+	})
 	is.NoErr(err)
-	_, err = k.Reseal(tb.Context(), k.Owner)
+	_, err = answered(func() (agentkey.KeysStatus, error) { return k.Reseal(tb.Context(), k.Owner) })
 	is.NoErr(err)
-	done, err := k.ContinueRotations(tb.Context())
+	done, err := answered(func() (bool, error) { return k.ContinueRotations(tb.Context()) })
 	is.NoErr(err)
 	is.True(done)
 }
@@ -111,7 +126,7 @@ func TestVendWhileResealing(t *testing.T) {
 // is told are medians over the rounds, and how far the ratios of a round and the one
 // before it lie apart. Once is enough: -benchtime 1x.
 func BenchmarkVendWhileResealing(b *testing.B) {
-	const rounds, length = 15, 2 * time.Second
+	const rounds, length = 15, time.Second
 	k, caller, tools := resealable(b, 4000)
 	for b.Loop() {
 		var alone, beside []float64
