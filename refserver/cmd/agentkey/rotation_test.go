@@ -67,8 +67,8 @@ func resealThroughKills(t *testing.T, in installed, servers int) {
 		}
 	})
 	longest := 2 * time.Second
-	if servers > 1 && proving() {
-		longest = 12 * time.Second // so that the turn of the one that was killed ends, too
+	if proving() {
+		longest = 12 * time.Second // so that the turn of the one that was killed ends, and the next is at work
 	}
 	for range kills {
 		answered(t, func() error { _, err := admin.RotateDataKeys(t.Context()); return err })
