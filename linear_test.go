@@ -26,6 +26,7 @@ import (
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
@@ -86,7 +87,7 @@ func openSchema(t testing.TB, dsn, schema string) storage.Store {
 	t.Cleanup(func() { _ = db.Close() })
 	db.SetMaxOpenConns(10)
 	db.SetMaxIdleConns(10)
-	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema})
+	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema, Pipeline: pgxpipe.Send})
 	return migrated(t, store, err)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 )
 
 //go:embed migrations/*.sql
@@ -29,7 +30,7 @@ func Migrate(ctx context.Context, db *bun.DB) error {
 
 // open is AgentKey's storage: the host's own handle, and a schema apart.
 func open(db *bun.DB) (*bunstore.Store, error) {
-	return bunstore.New(bunstore.Config{DB: db, Schema: "agentkey"})
+	return bunstore.New(bunstore.Config{DB: db, Schema: "agentkey", Pipeline: pgxpipe.Send})
 }
 
 // migrateOwn is how this host has always migrated its own tables. AgentKey's

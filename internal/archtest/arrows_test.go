@@ -42,6 +42,8 @@ var arrows = map[string]allowed{
 		"github.com/pressly/goose/v3", "github.com/pressly/goose/v3/database", "github.com/pressly/goose/v3/lock",
 	}, bun...)},
 
+	"storage/bunstore/pgxpipe": {own: []string{"storage/bunstore"}, others: []string{"github.com/jackc/pgx/v5"}},
+
 	".": {own: kept, others: []string{
 		"github.com/go-playground/validator/v10", "github.com/google/uuid", "golang.org/x/net/idna", "golang.org/x/text/cases", "golang.org/x/text/unicode/norm",
 	}},
@@ -76,7 +78,7 @@ var arrows = map[string]allowed{
 	"refserver/internal/seed": {own: library, others: []string{"github.com/google/uuid"}},
 	"refserver/internal/load": {},
 	"refserver/cli": {
-		own: append([]string{"refserver", "refserver/anchor", "refserver/client", "refserver/internal/files", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "vault/localkey", "vault/transit"}, library...),
+		own: append([]string{"refserver", "refserver/anchor", "refserver/client", "refserver/internal/files", "refserver/internal/load", "refserver/internal/seed", "refserver/sink", "storage/bunstore", "storage/bunstore/pgxpipe", "vault/localkey", "vault/transit"}, library...),
 		others: append([]string{
 			"github.com/alecthomas/kong", "golang.org/x/sys/unix", "golang.org/x/term", "golang.org/x/text/width",
 		}, bun...),

@@ -18,6 +18,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 )
 
 // Database opens stores on one database, which is migrated: as many as are asked
@@ -62,7 +63,7 @@ func Postgres(t testing.TB) Database {
 		}
 		db.SetMaxOpenConns(PostgresConnections)
 		db.SetMaxIdleConns(PostgresConnections)
-		s, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema})
+		s, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema, Pipeline: pgxpipe.Send})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
@@ -135,7 +136,7 @@ func (l location) handle() (*bunstore.Store, func() error, error) {
 	}
 	db.SetMaxOpenConns(maxPostgres)
 	db.SetMaxIdleConns(maxPostgres)
-	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: l.schema, Unprepared: l.unprepared})
+	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: l.schema, Pipeline: pgxpipe.Send, Unprepared: l.unprepared})
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

@@ -2,7 +2,6 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -178,15 +177,15 @@ func page[T any](
 		if after != "" {
 			q = q.Where("t.id < ?", after)
 		}
-		if rows, err = listed(ctx, rel, q); err != nil {
+		if rows, err = listed(ctx, r, rel, q); err != nil {
 			return nil, 0, err
 		}
 	}
 	if total {
 		ctx, _, cancel := bounded(ctx)
 		defer cancel()
-		rows, err := where().ColumnExpr("count(*)").Rows(ctx)
-		err = drain(rows, err, func(rows *sql.Rows) error { return scan(rows, &n) })
+		rows, err := r.built(ctx, where().ColumnExpr("count(*)"))
+		err = drain(rows, err, func(rows Row) error { return scan(rows, &n) })
 		if err != nil {
 			return nil, 0, err
 		}

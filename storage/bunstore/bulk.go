@@ -2,7 +2,6 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 
@@ -109,10 +108,14 @@ func (nothing) Scan(any) error { return nil }
 // scans it into the fields of that arm's relation.
 func (w wide) read(ctx context.Context, r *reader, args []any, take func(arm int64, scan func(fields []any) error) error) error {
 	into := make([]any, w.width)
-	return r.each(ctx, w.text, args, func(rows *sql.Rows) error {
+	var absent any = nothing{}
+	if r.pipe != nil {
+		absent = nil
+	}
+	return r.each(ctx, w.text, args, func(rows Row) error {
 		var n int64
 		for i := range into {
-			into[i] = nothing{}
+			into[i] = absent
 		}
 		into[0] = &n
 		if err := scan(rows, into...); err != nil {
@@ -144,21 +147,45 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 	return []any{new(string), &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt}
 })
 
-var selectBulk = union(
-	armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
-	armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
-	armOf(keyRelation, "k", "FROM @keys AS k WHERE k.organization = ? AND k.id @any"),
-	armOf(grantRelation, "g", `FROM @list CROSS JOIN @grants AS g
-		WHERE g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1`),
-	armOf(agentRelation, "a", "FROM @agents AS a WHERE a.organization = ? AND a.id @any"),
-	armOf(toolRelation, "t", "FROM @tools AS t WHERE t.organization = ? AND t.id @any"),
-	armOf(credentialRelation, "c", "FROM @credentials AS c WHERE c.organization = ? AND c.tool_id @any AND coalesce(c.grant_id, '') = ''"),
-	armOf(credentialRelation, "c", `FROM @list CROSS JOIN @grants AS g CROSS JOIN @credentials AS c
-		WHERE g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1
-		AND c.organization = ? AND c.tool_id = g.tool_id AND coalesce(c.grant_id, '') = g.id`),
-	armOf(windowRelation, "w", `FROM @list CROSS JOIN @windows AS w
-		WHERE w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1`),
-)
+// selectBulk reads what a BulkQuery asks for, by whether it is Postgres.
+var selectBulk = map[bool]wide{false: readsBulk(false), true: readsBulk(true)}
+
+func readsBulk(postgres bool) wide {
+	// Each row is found by its own key, whatever the planner thinks of how many are
+	// wanted, or knows of a table that was empty when it looked.
+	by := func(alias, table, condition string) string {
+		if postgres {
+			return " CROSS JOIN LATERAL (SELECT * FROM @" + table + " AS " + alias + " WHERE " + condition + " LIMIT 1) AS " + alias
+		}
+		return " CROSS JOIN @" + table + " AS " + alias
+	}
+	from := func(list, alias, table, condition string) string {
+		text := "FROM " + list + by(alias, table, condition)
+		if !postgres {
+			text += " WHERE " + condition
+		}
+		return text
+	}
+	const (
+		pair = "g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1"
+		own  = "c.organization = ? AND c.tool_id = g.tool_id AND coalesce(c.grant_id, '') = g.id"
+	)
+	owned := "FROM @list" + by("g", "grants", pair) + by("c", "credentials", own)
+	if !postgres {
+		owned += " WHERE " + pair + " AND " + own
+	}
+	return union(
+		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
+		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
+		armOf(keyRelation, "k", from("@each", "k", "keys", "k.organization = ? AND k.id = p.v")),
+		armOf(grantRelation, "g", from("@list", "g", "grants", pair)),
+		armOf(agentRelation, "a", from("@each", "a", "agents", "a.organization = ? AND a.id = p.v")),
+		armOf(toolRelation, "t", from("@each", "t", "tools", "t.organization = ? AND t.id = p.v")),
+		armOf(credentialRelation, "c", from("@each", "c", "credentials", "c.organization = ? AND c.tool_id = p.v AND coalesce(c.grant_id, '') = ''")),
+		armOf(credentialRelation, "c", owned),
+		armOf(windowRelation, "w", from("@list", "w", "windows", "w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1")),
+	)
+}
 
 // bulkArgs are the arguments of selectBulk.
 func bulkArgs(organization string, q storage.BulkQuery) ([]any, error) {
@@ -170,15 +197,15 @@ func bulkArgs(organization string, q storage.BulkQuery) ([]any, error) {
 	for i, w := range q.Windows {
 		windows[i] = [2]string{w.Tier, w.Subject}
 	}
-	keys, err := list(q.Keys)
+	keys, err := list(unique(q.Keys))
 	if err != nil {
 		return nil, err
 	}
-	agents, err := list(q.Agents)
+	agents, err := list(unique(q.Agents))
 	if err != nil {
 		return nil, err
 	}
-	tools, err := list(q.Tools)
+	tools, err := list(unique(q.Tools))
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +222,7 @@ func bulkArgs(organization string, q storage.BulkQuery) ([]any, error) {
 		toolsOf, pairsOf = tools, paired
 	}
 	o := organization
-	return []any{o, o, o, keys, paired, o, o, agents, o, tools, o, toolsOf, pairsOf, o, o, windowed, o}, nil
+	return []any{o, o, keys, o, paired, o, agents, o, tools, o, toolsOf, o, pairsOf, o, o, windowed, o}, nil
 }
 
 // ReadBulk implements storage.BulkReader.
@@ -203,16 +230,11 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 	if err := r.enter(ctx, q.Check()); err != nil {
 		return b, err
 	}
-	if r.flush != nil && len(q.Windows) > 0 {
-		if err := r.flush(ctx); err != nil {
-			return b, r.fail(ctx, err)
-		}
-	}
 	args, err := bulkArgs(r.organization, q)
 	if err != nil {
 		return b, r.fail(ctx, err)
 	}
-	err = selectBulk.read(ctx, r, args, func(arm int64, scan func([]any) error) error {
+	err = selectBulk[r.store.postgres].read(ctx, r, args, func(arm int64, scan func([]any) error) error {
 		switch arm {
 		case armOrganization:
 			b.Organization = new(storage.Organization)

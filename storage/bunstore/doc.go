@@ -8,8 +8,9 @@
 //	store, err := bunstore.OpenSQLite("agentkey.db")
 //
 //	import _ "github.com/jackc/pgx/v5/stdlib"
+//	import "github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 //	db, err := sql.Open("pgx", url)
-//	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New())})
+//	store, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Pipeline: pgxpipe.Send})
 //
 // Nothing migrates by itself: call [Store.Migrate] once, by hand or at start,
 // and [Store.Validate] before serving.
@@ -19,7 +20,8 @@
 // On Postgres, the lock of a log's head is the row of that log, taken FOR UPDATE
 // by a statement of its own under READ COMMITTED; everything that an Update
 // decides on is read by later statements, each of which has a snapshot from
-// after the wait. On SQLite there is one writer at a time; an Update takes the
+// after the wait. With a [Pipeline] statements travel together, and still run
+// one after another. On SQLite there is one writer at a time; an Update takes the
 // database's write lock before it reads anything, and those that queue up for it
 // share a transaction and its commit. Within one process, callers
 // of one head wait for it in order, without holding a connection.

@@ -185,7 +185,7 @@ const indexState statement = `SELECT at.size > at.next, EXISTS (SELECT 1 FROM @e
 			FROM @logs AS l WHERE l.organization = ?) AS n) AS at`
 
 func (s *Store) behind(ctx context.Context, organization string) (behind, lost bool, err error) {
-	err = s.ask(ctx, indexState, []any{organization}, func(rows *sql.Rows) error { return scan(rows, &behind, &lost) })
+	err = s.ask(ctx, indexState, []any{organization}, func(rows Row) error { return scan(rows, &behind, &lost) })
 	return behind, lost, err
 }
 
@@ -197,7 +197,7 @@ func (r *reader) takeCursor(ctx context.Context) (next int64, err error) {
 	if _, err := r.exec(ctx, lockCursor, r.organization); err != nil {
 		return 0, err
 	}
-	err = r.each(ctx, readCursor, []any{r.organization}, func(rows *sql.Rows) error { return scan(rows, &next) })
+	err = r.each(ctx, readCursor, []any{r.organization}, func(rows Row) error { return scan(rows, &next) })
 	return next, err
 }
 
@@ -205,7 +205,7 @@ func (r *reader) indexFrom(ctx context.Context, next int64) (done bool, err erro
 	var times [][2]string
 	var found [][3]string
 	n := 0
-	err = r.each(ctx, nextContents, []any{r.organization, next, int64(chunk)}, func(rows *sql.Rows) error {
+	err = r.each(ctx, nextContents, []any{r.organization, next, int64(chunk)}, func(rows Row) error {
 		var seq int64
 		var content []byte
 		if err := scan(rows, &seq, &content); err != nil {
@@ -267,7 +267,7 @@ func (t *tx) forget(ctx context.Context, erasures []storage.Erasure) error {
 		return err
 	}
 	var found [][3]string
-	err = t.each(ctx, selectContents, []any{t.organization, text}, func(rows *sql.Rows) error {
+	err = t.each(ctx, selectContents, []any{t.organization, text}, func(rows Row) error {
 		var seq int64
 		var content []byte
 		if err := scan(rows, &seq, &content); err != nil {
@@ -318,7 +318,7 @@ func (r *reader) events(ctx context.Context, q storage.EventQuery) (p storage.Ev
 	query = query.ColumnExpr(seq + ", e.content, e.personal, l.hash").
 		Join("JOIN " + r.store.table("leaves") + " AS l ON l.organization = e.organization AND l.seq = e.seq").
 		Where("e.content IS NOT NULL").OrderExpr(seq + " DESC").Limit(int64(q.Limit) + 1)
-	rows, err := query.Rows(ctx)
+	rows, err := r.built(ctx, query)
 	if err := drain(rows, err, collectLines(&p.Lines)); err != nil {
 		return p, err
 	}
@@ -335,14 +335,14 @@ func (r *reader) span(ctx context.Context, f *audit.Filter) (span, error) {
 	s := span{0, audit.MaxInteger}
 	if f.From > 0 {
 		s.low = s.high
-		err := r.each(ctx, firstSince, []any{r.organization, f.From}, func(rows *sql.Rows) error { return scan(rows, &s.low) })
+		err := r.each(ctx, firstSince, []any{r.organization, f.From}, func(rows Row) error { return scan(rows, &s.low) })
 		if err != nil {
 			return s, err
 		}
 	}
 	if f.To > 0 {
 		last := int64(-1)
-		err := r.each(ctx, lastUntil, []any{r.organization, f.To}, func(rows *sql.Rows) error { return scan(rows, &last) })
+		err := r.each(ctx, lastUntil, []any{r.organization, f.To}, func(rows Row) error { return scan(rows, &last) })
 		if err != nil {
 			return s, err
 		}
@@ -368,7 +368,7 @@ func (r *reader) rarestFirst(ctx context.Context, within span, wanted []term) ([
 	for i, t := range wanted {
 		var n int64
 		args := []any{r.organization, t.name, t.value, within.low, within.high, int64(rare)}
-		if err := r.each(ctx, rarity, args, func(rows *sql.Rows) error { return scan(rows, &n) }); err != nil {
+		if err := r.each(ctx, rarity, args, func(rows Row) error { return scan(rows, &n) }); err != nil {
 			return nil, err
 		}
 		if n < least {
@@ -408,11 +408,11 @@ func (r *reader) count(ctx context.Context, within span, f *audit.Filter) (p sto
 	}
 	q, seq := r.matching(within, wanted, "event_times")
 	var newest sql.NullInt64
-	rows, err := q.ColumnExpr("count(*), max(" + seq + ")").Rows(ctx)
-	err = drain(rows, err, func(rows *sql.Rows) error { return scan(rows, &p.Count, &newest) })
+	rows, err := r.built(ctx, q.ColumnExpr("count(*), max("+seq+")"))
+	err = drain(rows, err, func(rows Row) error { return scan(rows, &p.Count, &newest) })
 	if err != nil || !newest.Valid {
 		return p, err
 	}
-	err = r.each(ctx, timeOf, []any{r.organization, newest.Int64}, func(rows *sql.Rows) error { return scan(rows, &p.Latest) })
+	err = r.each(ctx, timeOf, []any{r.organization, newest.Int64}, func(rows Row) error { return scan(rows, &p.Latest) })
 	return p, err
 }

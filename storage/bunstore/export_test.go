@@ -35,8 +35,16 @@ func (w watcher) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Con
 
 func (w watcher) AfterQuery(context.Context, *bun.QueryEvent) {}
 
-// Conn is the transaction under a Tx.
-func Conn(t storage.Tx) *sql.Tx { return t.(*tx).sql }
+// Conn is the connection under a Tx.
+func Conn(t storage.Tx) interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+} {
+	if r := t.(*tx); r.pipe == nil {
+		return r.sql
+	}
+	return t.(*tx).pipe.conn.Conn
+}
 
 // ShareFor has shared transactions take others for so long.
 func (s *Store) ShareFor(d time.Duration) { s.sharing = d }

@@ -99,6 +99,8 @@ func postgresFault(err error) error {
 	sentinel := storage.ErrUnavailable
 	switch {
 	case len(state) != 5:
+	case state == "22012": // only the check in appendLines divides
+		sentinel = storage.ErrCorrupt
 	case state == "55P03" || state[:2] == "40": // lock_timeout, or the deadlock's victim
 		sentinel = storage.ErrBusy
 	case state == "42P01" || state == "42703" || state == "3F000" || state == "42883":
@@ -117,16 +119,21 @@ func otherFault(err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: no answer in time", storage.ErrUnavailable)
-	case errors.Is(err, sql.ErrTxDone):
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, errRolledBack):
 		return fmt.Errorf("%w: the transaction has ended", storage.ErrUnavailable)
 	}
 	return fmt.Errorf("%w: %T", storage.ErrUnavailable, err)
 }
 
-// committed says what an error of COMMIT leaves open: whether the transaction
-// is surely undone.
+// surelyUndone says what an error of COMMIT, or of what travelled with it, leaves
+// open: whether the transaction is surely undone. It does not matter which of those
+// statements the error came for: whoever stands between, a pooler or a server that
+// ends, answers to the first of them, wherever it had come to.
 func (s *Store) surelyUndone(err error) bool {
 	if s.postgres {
+		if errors.Is(err, errRolledBack) {
+			return true
+		}
 		var e stateError
 		if !errors.As(err, &e) || len(e.SQLState()) != 5 {
 			return false

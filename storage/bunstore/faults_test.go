@@ -144,7 +144,7 @@ func TestTimeLimits(t *testing.T) {
 		}
 		for name, value := range want {
 			var is string
-			if err := bunstore.Conn(tx).QueryRow(`SELECT current_setting($1)`, name).Scan(&is); err != nil || is != value {
+			if err := bunstore.Conn(tx).QueryRowContext(ctx, `SELECT current_setting($1)`, name).Scan(&is); err != nil || is != value {
 				t.Errorf("%s is %q, not %q: %v", name, is, value, err)
 			}
 		}
@@ -164,6 +164,7 @@ func TestSyncFails(t *testing.T) {
 	}{
 		{"sqlite", newHandles, storage.ErrUnknown},
 		{"postgres", newPostgres, storage.ErrUnavailable},
+		{"postgres, one by one", newSingle, storage.ErrUnavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -219,7 +220,7 @@ func TestSQLiteFile(t *testing.T) {
 	update(t, s, "acme", func(ctx context.Context, tx storage.Tx) error {
 		for pragma, want := range map[string]int64{"synchronous": 2, "foreign_keys": 1, "secure_delete": 1, "recursive_triggers": 1} {
 			var n int64
-			is.NoErr(bunstore.Conn(tx).QueryRow("PRAGMA " + pragma).Scan(&n))
+			is.NoErr(bunstore.Conn(tx).QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&n))
 			is.Equal(n, want)
 		}
 		return nil

@@ -6,6 +6,9 @@ import (
 	"database/sql/driver"
 	"io"
 	"sync/atomic"
+
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 )
 
 // faulty is a connector whose connections can lose the answer to a commit.
@@ -79,6 +82,28 @@ func (t *faultyTx) Commit() error {
 		return says
 	}
 	return io.ErrUnexpectedEOF
+}
+
+// send is a pipeline whose commits can be lost as well, whatever travels with them.
+func (f *faulty) send(ctx context.Context, conn any, parcels []*bunstore.Parcel) error {
+	c := conn.(*faultyConn)
+	if last := len(parcels) - 1; last >= 0 && parcels[last].Text == "COMMIT" {
+		switch lose := f.lose.Swap(keepAnswers); lose {
+		case loseAfter, loseBefore:
+			c.broken = true
+			if lose == loseBefore {
+				parcels[last].Text = "ROLLBACK"
+			}
+			if err := pgxpipe.Send(ctx, c.Conn, parcels); err != nil {
+				return err
+			}
+			if f.says != nil {
+				return f.says
+			}
+			return io.ErrUnexpectedEOF
+		}
+	}
+	return pgxpipe.Send(ctx, c.Conn, parcels)
 }
 
 func (c *faultyConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {

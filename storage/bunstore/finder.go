@@ -2,7 +2,6 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
 	"encoding/hex"
 	"errors"
 	"sync"
@@ -143,7 +142,7 @@ func (s *Store) findKeys(ctx context.Context, ls []*lookup) {
 		return
 	}
 	var keys []storage.Key
-	if s.ask(ctx, selectKeysByDigest[s.postgres], []any{argument}, func(rows *sql.Rows) error {
+	if s.ask(ctx, selectKeysByDigest[s.postgres], []any{argument}, func(rows Row) error {
 		return scan(rows, keyRelation.fields(another(&keys))...)
 	}) != nil {
 		return

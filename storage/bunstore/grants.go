@@ -2,7 +2,6 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/uptrace/bun"
 
@@ -142,6 +141,6 @@ func (t *tx) ReserveSeals(ctx context.Context, id string, n int64) (total int64,
 	if ok, err = t.changed(ctx, changed, err); !ok || err != nil {
 		return 0, false, err
 	}
-	err = t.each(ctx, readReserved, []any{t.organization, id}, func(rows *sql.Rows) error { return scan(rows, &total) })
+	err = t.each(ctx, readReserved, []any{t.organization, id}, func(rows Row) error { return scan(rows, &total) })
 	return total, err == nil, t.fail(ctx, err)
 }

@@ -2,7 +2,6 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
 	"encoding/base64"
 	"strconv"
 
@@ -14,7 +13,7 @@ const (
 		WHERE w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1`
 	putWindow statement = `INSERT INTO @windows (organization, tier, subject, times, updated_at) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (organization, tier, subject) DO UPDATE SET times = excluded.times, updated_at = excluded.updated_at`
-	// On Postgres windows travel together, with the lines where some follow.
+	// On Postgres windows travel together.
 	putWindows statement = `INSERT INTO @windows (organization, tier, subject, times, updated_at)
 		SELECT ?, p.v ->> 0, p.v ->> 1, decode(p.v ->> 2, 'base64'), (p.v ->> 3)::bigint FROM @list
 		ON CONFLICT (organization, tier, subject) DO UPDATE SET times = excluded.times, updated_at = excluded.updated_at`
@@ -39,13 +38,8 @@ func (r *reader) Windows(ctx context.Context, refs []storage.WindowRef) ([]stora
 	if err != nil {
 		return nil, r.fail(ctx, err)
 	}
-	if r.flush != nil {
-		if err := r.flush(ctx); err != nil {
-			return nil, r.fail(ctx, err)
-		}
-	}
 	var found []storage.Window
-	err = r.each(ctx, selectWindows, []any{wanted, r.organization}, func(rows *sql.Rows) error {
+	err = r.each(ctx, selectWindows, []any{wanted, r.organization}, func(rows Row) error {
 		var w storage.Window
 		err := scan(rows, &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt)
 		found = append(found, w)
@@ -58,60 +52,39 @@ func (t *tx) PutWindows(ctx context.Context, ws []storage.Window) error {
 	if err := t.enter(ctx, checkIDs(len(ws))); err != nil {
 		return err
 	}
+	standing := make(map[storage.WindowRef]storage.Window, len(ws)) // of several, the last
 	for _, w := range ws {
-		err := storage.CheckText(w.Tier, w.Subject)
-		switch {
-		case err != nil:
+		if err := storage.CheckText(w.Tier, w.Subject); err != nil {
 			return t.fail(ctx, err)
-		case t.store.postgres && len(w.Times) > 0:
-			t.defers(w)
-			continue
-		case t.store.postgres:
-			delete(t.deferred, w.WindowRef)
 		}
+		standing[w.WindowRef] = w
+	}
+	t.wrote = t.wrote || len(ws) > 0
+	return t.fail(ctx, t.putWindows(ctx, standing))
+}
+
+func (t *tx) putWindows(ctx context.Context, standing map[storage.WindowRef]storage.Window) error {
+	items := make([][4]string, 0, len(standing))
+	for ref, w := range standing {
+		var err error
 		switch {
 		case len(w.Times) == 0:
-			err = t.execute(ctx, deleteWindow, t.organization, w.Tier, w.Subject)
+			err = t.later(ctx, deleteWindow, t.organization, w.Tier, w.Subject)
+		case t.store.postgres:
+			items = append(items, [4]string{ref.Tier, ref.Subject, base64.StdEncoding.EncodeToString(w.Times), strconv.FormatInt(w.UpdatedAt, 10)})
 		default:
-			err = t.execute(ctx, putWindow, t.organization, w.Tier, w.Subject, w.Times, w.UpdatedAt)
+			_, err = t.exec(ctx, putWindow, t.organization, w.Tier, w.Subject, w.Times, w.UpdatedAt)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// defers keeps a window until the lines are written, with which it needs no round
-// trip of its own, or until the windows are read again or the transaction ends.
-func (t *tx) defers(w storage.Window) {
-	if t.deferred == nil {
-		t.deferred = make(map[storage.WindowRef]storage.Window)
-		t.flush = t.writeDeferred
-	}
-	t.wrote = true
-	w.Times = cloned(w.Times)
-	t.deferred[w.WindowRef] = w
-}
-
-// takeDeferred is what was deferred, as the argument of putWindows.
-func (t *tx) takeDeferred() (string, error) {
-	items := make([][4]string, 0, len(t.deferred))
-	for ref, w := range t.deferred {
-		items = append(items, [4]string{ref.Tier, ref.Subject, base64.StdEncoding.EncodeToString(w.Times), strconv.FormatInt(w.UpdatedAt, 10)})
-	}
-	clear(t.deferred)
-	return list(items)
-}
-
-func (t *tx) writeDeferred(ctx context.Context) error {
-	if len(t.deferred) == 0 {
+	if len(items) == 0 {
 		return nil
 	}
-	windows, err := t.takeDeferred()
+	windows, err := list(items)
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, putWindows, t.organization, windows)
-	return err
+	return t.later(ctx, putWindows, t.organization, windows)
 }

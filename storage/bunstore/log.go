@@ -2,10 +2,10 @@ package bunstore
 
 import (
 	"context"
-	"database/sql"
-	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -20,14 +20,14 @@ const (
 	// beginning it.
 	insertEvents = insertEvent + `, (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?)`
 	insertLeaves = insertLeaf + `, (?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?), (?, ?, ?)`
-	// On Postgres lines travel as one JSON array, in one round trip with the head
-	// that follows the last of them: a statement that never changes is prepared.
-	someEvents statement = `WITH line AS (SELECT (p.v ->> 0)::bigint AS seq, decode(p.v ->> 1, 'base64') AS content,
-		decode(p.v ->> 2, 'base64') AS personal, decode(p.v ->> 3, 'base64') AS hash FROM @list),
-		event AS (INSERT INTO @events (organization, seq, content, personal) SELECT ?, seq, content, personal FROM line)`
-	someLeaves  statement = `INSERT INTO @leaves (organization, seq, hash) SELECT ?, seq, hash FROM line`
-	insertLines           = someEvents + ` ` + someLeaves
-	appendLines           = someEvents + `, leaf AS (` + someLeaves + `), charged AS (` + putWindows + `) ` + updateHead
+	// On Postgres lines travel as arrays, together with the head that follows the last
+	// of them: a statement that never changes is prepared. It fails where the head is
+	// not the one that was locked, so that a commit may follow it unseen.
+	someEvents  statement = `INSERT INTO @events (organization, seq, content, personal) SELECT ?, * FROM unnest(?::bigint[], ?::bytea[], ?::bytea[])`
+	someLeaves  statement = `INSERT INTO @leaves (organization, seq, hash) SELECT ?, * FROM unnest(?::bigint[], ?::bytea[])`
+	insertLines           = `WITH event AS (` + someEvents + `) ` + someLeaves
+	appendLines           = `WITH event AS (` + someEvents + `), leaf AS (` + someLeaves + `), moved AS (` + updateHead + ` RETURNING 1)
+		SELECT 1 / count(*) FROM moved`
 
 	insertCheckpoint  statement = `INSERT INTO @checkpoints (organization, size, signed) VALUES (?, ?, ?)`
 	selectCheckpoints statement = `SELECT size, signed FROM @checkpoints WHERE organization = ? AND size > ? ORDER BY size LIMIT ?`
@@ -45,7 +45,7 @@ const (
 // loadHead reads the head into the transaction.
 func (r *reader) loadHead(ctx context.Context, q statement, args ...any) (found bool, err error) {
 	var h storage.Head
-	err = r.each(ctx, q, args, func(rows *sql.Rows) error {
+	err = r.each(ctx, q, args, func(rows Row) error {
 		found = true
 		return scan(rows, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
 	})
@@ -80,8 +80,8 @@ func (r *reader) Lines(ctx context.Context, from int64, limit int) ([]audit.Line
 	return found, r.fail(ctx, err)
 }
 
-func collectLines(found *[]audit.Line) func(*sql.Rows) error {
-	return func(rows *sql.Rows) error {
+func collectLines(found *[]audit.Line) func(Row) error {
+	return func(rows Row) error {
 		var l audit.Line
 		var leaf []byte
 		if err := scan(rows, &l.Seq, &l.Content, &l.Personal, &leaf); err != nil {
@@ -101,7 +101,7 @@ func (r *reader) Checkpoints(ctx context.Context, after int64, limit int) ([]sto
 		return nil, err
 	}
 	var found []storage.Checkpoint
-	err := r.each(ctx, selectCheckpoints, []any{r.organization, after, int64(limit)}, func(rows *sql.Rows) error {
+	err := r.each(ctx, selectCheckpoints, []any{r.organization, after, int64(limit)}, func(rows Row) error {
 		var c storage.Checkpoint
 		err := scan(rows, &c.Size, &c.Signed)
 		found = append(found, c)
@@ -123,7 +123,7 @@ func (t *tx) Append(ctx context.Context, a storage.Append) error {
 		return err
 	}
 	if a.Keep {
-		if err := t.execute(ctx, insertCheckpoint, t.organization, a.Head.Size, next.Signed); err != nil {
+		if err := t.fail(ctx, t.later(ctx, insertCheckpoint, t.organization, a.Head.Size, next.Signed)); err != nil {
 			return err
 		}
 	}
@@ -141,13 +141,10 @@ func (t *tx) write(ctx context.Context, lines []audit.Line, next storage.Head) e
 		next.Epoch, next.Size, octets(next.Edge), octets(next.Signed), next.Time, octets(next.Seal), next.KeptSize, next.KeptTime,
 		t.organization, t.head.Size,
 	}
-	var n int64
-	var err error
 	if t.store.postgres {
-		n, err = t.writeTogether(ctx, lines, head)
-	} else {
-		n, err = t.writeEach(ctx, lines, head)
+		return t.writeTogether(ctx, lines, head)
 	}
+	n, err := t.writeEach(ctx, lines, head)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%w: the head has moved", storage.ErrCorrupt)
 	}
@@ -191,43 +188,64 @@ func (t *tx) writeEach(ctx context.Context, lines []audit.Line, head []any) (int
 const bulk = 1 << 20
 
 // writeTogether writes all lines in one statement, or in as few as their size allows.
-func (t *tx) writeTogether(ctx context.Context, lines []audit.Line, head []any) (int64, error) {
-	var text []byte
+func (t *tx) writeTogether(ctx context.Context, lines []audit.Line, head []any) error {
+	var p part
+	size := 0
 	for i, l := range lines {
-		text = appendJSON(text, l)
-		if i < len(lines)-1 && len(text) >= bulk {
-			if _, err := t.exec(ctx, insertLines, string(append(text, ']')), t.organization, t.organization); err != nil {
-				return 0, err
+		p.add(l)
+		if size += len(l.Content) + len(l.Personal); i < len(lines)-1 && size >= bulk {
+			if _, err := t.exec(ctx, insertLines, p.args(t)...); err != nil {
+				return err
 			}
-			text = text[:0]
+			p, size = part{}, 0
 		}
 	}
-	windows, err := t.takeDeferred()
-	if err != nil {
-		return 0, err
-	}
-	args := append([]any{string(append(text, ']')), t.organization, t.organization, t.organization, windows}, head...)
-	return t.exec(ctx, appendLines, args...)
+	return t.later(ctx, appendLines, append(p.args(t), head...)...)
 }
 
-// appendJSON appends a line to the JSON array that someEvents takes apart.
-func appendJSON(text []byte, l audit.Line) []byte {
-	open := byte(',')
-	if len(text) == 0 {
-		open = '['
+// part is some lines, as the arrays that their columns travel in.
+type part struct {
+	seqs                     []int64
+	content, personal, leafs [][]byte
+}
+
+func (p *part) add(l audit.Line) {
+	p.seqs = append(p.seqs, l.Seq)
+	p.content = append(p.content, octets(cloned(l.Content)))
+	if len(l.Personal) == 0 {
+		p.personal = append(p.personal, nil)
+	} else {
+		p.personal = append(p.personal, cloned(l.Personal))
 	}
-	text = append(text, open, '[')
-	text = strconv.AppendInt(text, l.Seq, 10)
-	for _, b := range [][]byte{octets(l.Content), l.Personal, l.Leaf[:]} {
-		if b == nil {
-			text = append(text, `,null`...)
-			continue
-		}
-		text = append(text, `,"`...)
-		text = base64.StdEncoding.AppendEncode(text, b)
-		text = append(text, '"')
+	p.leafs = append(p.leafs, cloned(l.Leaf[:]))
+}
+
+// args are the arguments of insertLines, and the first of appendLines.
+func (p *part) args(t *tx) []any {
+	if t.pipe != nil {
+		return []any{t.organization, p.seqs, p.content, p.personal, t.organization, p.seqs, p.leafs}
 	}
-	return append(text, ']')
+	// Not every driver knows arrays, but all of them text.
+	seqs := literal(p.seqs, func(seq int64) string { return strconv.FormatInt(seq, 10) })
+	return []any{t.organization, seqs, literal(p.content, hexed), literal(p.personal, hexed), t.organization, seqs, literal(p.leafs, hexed)}
+}
+
+// literal is an array as Postgres writes it.
+func literal[T any](items []T, spell func(T) string) string {
+	var b strings.Builder
+	for i, item := range items {
+		b.WriteByte("{,"[min(i, 1)])
+		b.WriteString(spell(item))
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+func hexed(b []byte) string {
+	if b == nil {
+		return "NULL"
+	}
+	return `"\\x` + hex.EncodeToString(b) + `"`
 }
 
 // nullable is b, or a NULL when there is nothing in it.

@@ -280,7 +280,7 @@ func (v versionTable) latest(ctx context.Context, db database.DBTxConn) (version
 func (v versionTable) ListMigrations(ctx context.Context, db database.DBTxConn) ([]*database.ListMigrationsResult, error) {
 	var all []*database.ListMigrationsResult
 	rows, err := db.QueryContext(ctx, v.store.sql(`SELECT version FROM @migrations ORDER BY version DESC`))
-	err = drain(rows, err, func(rows *sql.Rows) error {
+	err = drain(rows, err, func(rows Row) error {
 		m := &database.ListMigrationsResult{IsApplied: true}
 		all = append(all, m)
 		return scan(rows, &m.Version)

@@ -30,6 +30,7 @@ type place struct {
 	where  string // the file or the schema, for another process
 	open   func(testing.TB) *bunstore.Store
 	faults *faulty // of the stores that open returns
+	single bool    // they have no pipeline
 }
 
 // table is the full name of a table.
@@ -140,9 +141,21 @@ func postgresAt(t testing.TB, schema string) *place {
 		db.SetMaxOpenConns(10)
 		db.SetMaxIdleConns(10)
 		t.Cleanup(func() { _ = db.Close() })
-		s, err := bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema})
+		cfg := bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Schema: schema}
+		if !p.single {
+			cfg.Pipeline = p.faults.send
+		}
+		s, err := bunstore.New(cfg)
 		return opened(t, s, err)
 	}
+	return p
+}
+
+// newSingle is a schema whose stores send statements one by one, as with a driver
+// that knows nothing else.
+func newSingle(t testing.TB) *place {
+	p := newPostgres(t)
+	p.single = true
 	return p
 }
 

@@ -15,8 +15,8 @@ import (
 )
 
 // statement is the text of a fixed statement, the same for both databases: with
-// "?" for arguments, "@name" for the table agentkey_name, and the two forms
-// "@any" (see sql) and "@list" for arguments that are lists.
+// "?" for arguments, "@name" for the table agentkey_name, and the forms
+// "@any" (see sql), "@list" and "@each" for arguments that are lists.
 type statement string
 
 // sql is the statement as the database wants it. A list travels as JSON, so
@@ -24,7 +24,17 @@ type statement string
 //
 //	id @any       id is one of the strings of a JSON array
 //	FROM @list    one row, p.v, for each element of a JSON array
+//	FROM @each    the same, for an array of strings, each as its text
 func (s *Store) sql(q statement) string {
+	if text, ok := s.texts.Load(q); ok {
+		return text.(string)
+	}
+	text := s.spell(q)
+	s.texts.Store(q, text)
+	return text
+}
+
+func (s *Store) spell(q statement) string {
 	var b strings.Builder
 	arg := 0
 	rest := string(q)
@@ -68,7 +78,9 @@ func (s *Store) macro(b *strings.Builder, name string, arg *int) {
 		before, after = "IN (SELECT value FROM json_each(", "))"
 	case name == "list" && s.postgres:
 		before, after = "(SELECT e.v FROM json_array_elements(", "::text::json) AS e (v)) AS p"
-	case name == "list":
+	case name == "each" && s.postgres:
+		before, after = "(SELECT e.v FROM json_array_elements_text(", "::text::json) AS e (v)) AS p"
+	case name == "each", name == "list":
 		before, after = "(SELECT value AS v FROM json_each(", ")) AS p"
 	default:
 		b.WriteString(s.table(name))
@@ -95,6 +107,7 @@ type pool struct {
 	wanted   []statement // empty: none is prepared
 	prepared atomic.Pointer[map[statement]*sql.Stmt]
 	slot     chan struct{} // held by who prepares
+	single   atomic.Bool   // no pipe can be had
 }
 
 func newPool(s *Store, db *sql.DB, lists ...[]statement) *pool {

@@ -18,17 +18,20 @@ import (
 type reader struct {
 	store        *Store
 	pool         *pool
-	sql          *sql.Tx
-	bun          bun.Tx
+	sql          *sql.Tx // nil: there is a pipe
+	pipe         *pipe   // nil: the transaction is sql
+	bun          queries
 	cancel       context.CancelFunc
 	deadline     time.Time // of who waits for it; zero: none
 	organization string
 	head         storage.Head
 	loaded       bool // head is what stands
 	failed       error
-	flush        func(context.Context) error // nil, or writes what was put off and is about to be read
 	done         atomic.Bool
 }
+
+// queries builds queries that run in the transaction.
+type queries interface{ NewSelect() *bun.SelectQuery }
 
 // enter is what every method begins with. It dooms the transaction when the
 // context has ended or a check has failed.
@@ -89,6 +92,9 @@ func (r *reader) patient(ctx context.Context, q statement) (context.Context, con
 func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, error) {
 	ctx, cancel := r.patient(ctx, q)
 	defer cancel()
+	if r.pipe != nil {
+		return r.pipe.run(ctx, r.store.sql(q), args, nil)
+	}
 	var result sql.Result
 	var err error
 	if stmt := r.stmt(ctx, q); stmt != nil {
@@ -102,24 +108,38 @@ func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, err
 	return result.RowsAffected()
 }
 
+// later runs a statement whose answer nobody waits for: on a pipe together with
+// what comes next, the commit at the latest, whose error is then its own.
+func (r *reader) later(ctx context.Context, q statement, args ...any) error {
+	if r.pipe != nil && r.pipe.keep(r.store.sql(q), args) {
+		return nil
+	}
+	_, err := r.exec(ctx, q, args...)
+	return err
+}
+
 // find reports whether a query has a row.
 func (r *reader) find(ctx context.Context, q statement, args ...any) (bool, error) {
 	found := false
-	err := r.each(ctx, q, args, func(*sql.Rows) error { found = true; return nil })
+	err := r.each(ctx, q, args, func(Row) error { found = true; return nil })
 	return found, err
 }
 
 // each calls fn for every row of a query.
-func (r *reader) each(ctx context.Context, q statement, args []any, fn func(*sql.Rows) error) error {
+func (r *reader) each(ctx context.Context, q statement, args []any, fn func(Row) error) error {
 	ctx, cancel := r.patient(ctx, q)
 	defer cancel()
+	if r.pipe != nil {
+		_, err := r.pipe.run(ctx, r.store.sql(q), args, fn)
+		return err
+	}
 	rows, err := r.query(ctx, q, args...)
 	return drain(rows, err, fn)
 }
 
 // drain reads all rows. A row that can't be read is corrupt: the statements are
 // fixed, so that only the row can be at fault.
-func drain(rows *sql.Rows, err error, fn func(*sql.Rows) error) error {
+func drain(rows *sql.Rows, err error, fn func(Row) error) error {
 	if err != nil {
 		return err
 	}
@@ -132,7 +152,7 @@ func drain(rows *sql.Rows, err error, fn func(*sql.Rows) error) error {
 }
 
 // scan reads one row.
-func scan(rows *sql.Rows, into ...any) error {
+func scan(rows Row, into ...any) error {
 	if err := rows.Scan(into...); err != nil {
 		return fmt.Errorf("%w: a column does not hold what it should", storage.ErrCorrupt)
 	}
@@ -156,10 +176,20 @@ func selected[T any](ctx context.Context, r *reader, rel *relation[T], q stateme
 }
 
 // listed reads all rows of a query that bun built.
-func listed[T any](ctx context.Context, rel *relation[T], q *bun.SelectQuery) ([]T, error) {
+func listed[T any](ctx context.Context, r *reader, rel *relation[T], q *bun.SelectQuery) ([]T, error) {
 	ctx, _, cancel := bounded(ctx)
 	defer cancel()
 	var found []T
-	rows, err := q.Rows(ctx)
+	rows, err := r.built(ctx, q)
 	return found, drain(rows, err, rel.collect(&found))
+}
+
+// built runs a query that bun built.
+func (r *reader) built(ctx context.Context, q *bun.SelectQuery) (*sql.Rows, error) {
+	if r.pipe != nil {
+		if err := r.pipe.flush(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return q.Rows(ctx)
 }

@@ -92,7 +92,7 @@ func (r *reader) ScanRecords(ctx context.Context, s storage.Scan) ([]storage.Rec
 	if s.Descending {
 		columns = strings.Join(order, " DESC, ") + " DESC"
 	}
-	found, err := listed(ctx, recordRelation, q.OrderExpr(columns))
+	found, err := listed(ctx, r, recordRelation, q.OrderExpr(columns))
 	return found, r.fail(ctx, err)
 }
 

@@ -72,10 +72,10 @@ func (rel *relation[T]) args(record *T) ([]any, error) {
 
 // collect returns a function that reads a row and adds it to found. All rows are
 // read through one record.
-func (rel *relation[T]) collect(found *[]T) func(*sql.Rows) error {
+func (rel *relation[T]) collect(found *[]T) func(Row) error {
 	record, empty := new(T), *new(T)
 	fields := rel.fields(record)
-	return func(rows *sql.Rows) error {
+	return func(rows Row) error {
 		*record = empty
 		if err := scan(rows, fields...); err != nil {
 			return err

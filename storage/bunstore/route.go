@@ -3,7 +3,6 @@ package bunstore
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -28,7 +27,7 @@ const (
 )
 
 // ask runs one statement outside of a transaction.
-func (s *Store) ask(caller context.Context, q statement, args []any, fn func(*sql.Rows) error) error {
+func (s *Store) ask(caller context.Context, q statement, args []any, fn func(Row) error) error {
 	ctx, _, cancel := bounded(caller)
 	defer cancel()
 	rows, err := s.reader.query(ctx, q, args...)
@@ -70,8 +69,8 @@ func (s *Store) Organizations(ctx context.Context, after string, limit int) (org
 	return organizations, err
 }
 
-func collectTexts(found *[]string) func(*sql.Rows) error {
-	return func(rows *sql.Rows) error {
+func collectTexts(found *[]string) func(Row) error {
+	return func(rows Row) error {
 		var text string
 		err := scan(rows, &text)
 		*found = append(*found, text)
@@ -86,7 +85,7 @@ func (s *Store) Due(ctx context.Context, now int64, limit int) ([]storage.Due, e
 	}
 	var found []storage.Due
 	n := int64(limit)
-	err := s.ask(ctx, selectDue, []any{now, n, now, n, now, n, n}, func(rows *sql.Rows) error {
+	err := s.ask(ctx, selectDue, []any{now, n, now, n, now, n, n}, func(rows Row) error {
 		var d storage.Due
 		err := scan(rows, &d.At, &d.Kind, &d.Organization, &d.ID, &d.Agent, &d.Tool, &d.Grant)
 		found = append(found, d)

@@ -9,7 +9,7 @@ func (s *Store) readStatements() []statement {
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest, selectKeysByDigest[s.postgres],
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
-		selectRecord, selectWindows, selectBulk.text, selectHolders, selectOrganizations, selectDue,
+		selectRecord, selectWindows, selectBulk[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
 		all = append(all, setLocal)
@@ -42,7 +42,7 @@ func (s *Store) writeStatements() []statement {
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
 	switch q {
-	case readHead, selectBulk.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+	case readHead, selectBulk[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
 		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}

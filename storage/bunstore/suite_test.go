@@ -58,6 +58,11 @@ func TestSuiteOnPostgres(t *testing.T) {
 	runSuite(t, newPostgres)
 }
 
+func TestSuiteOnPostgresOneByOne(t *testing.T) {
+	t.Parallel()
+	runSuite(t, newSingle)
+}
+
 // A transaction may append more lines than one statement takes, with and without
 // a personal part: what is read back is what was written, byte for byte.
 func TestAppendMany(t *testing.T) {

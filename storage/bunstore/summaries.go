@@ -74,7 +74,7 @@ func (r *reader) summaries(
 ) (all []storage.GrantSummary, err error) {
 	place := make(map[string]int)
 	args := []any{r.organization, string(status), ids}
-	err = r.each(ctx, counted(column), args, func(rows *sql.Rows) error {
+	err = r.each(ctx, counted(column), args, func(rows Row) error {
 		s := storage.GrantSummary{Status: status}
 		err := scan(rows, &s.ID, &s.Count)
 		if err == nil && s.Count > 0 {
@@ -91,7 +91,7 @@ func (r *reader) summaries(
 	args = []any{ids, r.organization, string(status), int64(limit)}
 	one := make([]grants.Grant, 0, 1)
 	collect := grantRelation.collect(&one)
-	err = r.each(ctx, newest(column, r.store.postgres), args, func(rows *sql.Rows) error {
+	err = r.each(ctx, newest(column, r.store.postgres), args, func(rows Row) error {
 		one = one[:0]
 		err := collect(rows)
 		if err != nil {
@@ -141,7 +141,7 @@ func (s *Store) LatestEvents(ctx context.Context, organization string, agents []
 	bounded, cancel := context.WithTimeout(ctx, storage.ViewTime)
 	defer cancel()
 	err = s.read(bounded, organization, func(r *reader) error {
-		err := r.each(bounded, latestOf, []any{organization, organization, agentAction, wanted}, func(rows *sql.Rows) error {
+		err := r.each(bounded, latestOf, []any{organization, organization, agentAction, wanted}, func(rows Row) error {
 			var agent string
 			var at sql.NullInt64
 			err := scan(rows, &agent, &at)

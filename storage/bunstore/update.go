@@ -94,7 +94,6 @@ type tx struct {
 	wrote    bool         // something was written
 	made     bool         // the log's row was made by this transaction
 	appended []audit.Line // number and leaf of the first and the last line
-	deferred map[storage.WindowRef]storage.Window
 }
 
 var (
@@ -106,7 +105,7 @@ var (
 // read by a statement of its own, before any other. It waits for the head as
 // long as wait lasts.
 func (s *Store) takeHead(wait, caller context.Context, organization string) (*tx, error) {
-	r, err := s.begin(wait, caller, s.writer, organization, &sql.TxOptions{Isolation: s.isolation()})
+	r, err := s.begin(wait, caller, s.writer, organization, s.writing())
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +122,24 @@ func (s *Store) takeHead(wait, caller context.Context, organization string) (*tx
 	return t, nil
 }
 
-func (s *Store) isolation() sql.IsolationLevel {
+// mode is how a transaction begins.
+type mode struct {
+	options sql.TxOptions
+	text    string // the same, for a pipe
+}
+
+func (s *Store) writing() mode {
 	if s.postgres {
-		return sql.LevelReadCommitted
+		return mode{sql.TxOptions{Isolation: sql.LevelReadCommitted}, "BEGIN ISOLATION LEVEL READ COMMITTED"}
 	}
-	return sql.LevelDefault
+	return mode{}
+}
+
+func (s *Store) reading() mode {
+	if s.postgres {
+		return mode{sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
+	}
+	return mode{options: sql.TxOptions{ReadOnly: true}}
 }
 
 const (
@@ -234,8 +246,7 @@ func (r *reader) limit(ctx context.Context, lock, statement time.Duration) error
 	if !r.store.postgres {
 		return nil
 	}
-	_, err := r.find(ctx, setLocal, milliseconds(lock), milliseconds(statement), milliseconds(idleTime))
-	return err
+	return r.later(ctx, setLocal, milliseconds(lock), milliseconds(statement), milliseconds(idleTime))
 }
 
 const idleTime = storage.UpdateTime - 200*time.Millisecond
@@ -260,11 +271,8 @@ func (t *tx) commit(ctx context.Context) error {
 	if !t.wrote {
 		return nil
 	}
-	if err := t.writeDeferred(ctx); err != nil {
-		return t.store.translate(ctx, err)
-	}
 	if t.made && t.appended == nil {
-		if _, err := t.exec(ctx, dropHead, t.organization); err != nil {
+		if err := t.later(ctx, dropHead, t.organization); err != nil {
 			return t.store.translate(ctx, err)
 		}
 	}
@@ -276,7 +284,7 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	defer cancel()
-	return t.outcome(ctx, left, t.endWithin(most*4/5, t.sql.Commit))
+	return t.outcome(ctx, left, t.commitWithin(most*4/5))
 }
 
 // outcome is what a commit that answered so has come to. Where that leaves it open,
@@ -341,14 +349,22 @@ func (s *Store) stand(ctx context.Context, organization string, lines []audit.Li
 // a commit nor a rollback is cut off by the end of the caller's, and which ends
 // when the database does not answer either.
 // A connection may have to be waited for, or be made: that ends with wait.
-func (s *Store) begin(wait, caller context.Context, p *pool, organization string, opts *sql.TxOptions) (*reader, error) {
+func (s *Store) begin(wait, caller context.Context, p *pool, organization string, how mode) (*reader, error) {
+	switch pipe, err := p.openPipe(wait, how.text); {
+	case err != nil:
+		return nil, s.translate(caller, err)
+	case pipe != nil:
+		r := &reader{store: s, pool: p, bun: pipe.conn, pipe: pipe, organization: organization}
+		r.deadline, _ = caller.Deadline()
+		return r, nil
+	}
 	if err := p.prepare(wait); err != nil {
 		return nil, s.translate(caller, err)
 	}
 	own, cancel := context.WithCancel(context.WithoutCancel(caller))
 	stop := context.AfterFunc(wait, cancel)
 	var began bun.Tx
-	try := func() (err error) { began, err = p.bun.BeginTx(own, opts); return err }
+	try := func() (err error) { began, err = p.bun.BeginTx(own, &how.options); return err }
 	var err error
 	if s.postgres {
 		err = try()
@@ -380,8 +396,23 @@ func (r *reader) undo() {
 	if !r.deadline.IsZero() {
 		most = min(most, max(time.Until(r.deadline), answerTime))
 	}
+	if r.pipe != nil {
+		r.pipe.close(most)
+		return
+	}
 	_ = r.endWithin(most, r.sql.Rollback)
 	r.cancel()
+}
+
+// commitWithin commits in bounded time. An error says nothing yet of the outcome, see
+// surelyUndone.
+func (r *reader) commitWithin(most time.Duration) error {
+	if r.pipe == nil {
+		return r.endWithin(most, r.sql.Commit)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	return r.pipe.commit(ctx)
 }
 
 // endWithin commits or rolls back, in bounded time on a connection that can hang.
@@ -405,7 +436,7 @@ func (s *Store) withWrite(caller context.Context, organization string, fn func(c
 		}
 		defer leave()
 	}
-	r, err := s.begin(wait, caller, s.writer, organization, &sql.TxOptions{Isolation: s.isolation()})
+	r, err := s.begin(wait, caller, s.writer, organization, s.writing())
 	if err != nil {
 		return err
 	}
@@ -424,7 +455,7 @@ func (s *Store) withWrite(caller context.Context, organization string, fn func(c
 	if err := caller.Err(); err != nil {
 		return err
 	}
-	if err := r.endWithin(patience, r.sql.Commit); err != nil {
+	if err := r.commitWithin(patience); err != nil {
 		if s.surelyUndone(err) {
 			return s.translate(caller, err)
 		}
@@ -455,11 +486,7 @@ func (s *Store) View(caller context.Context, organization string, fn func(contex
 // read runs fn in a transaction that reads one consistent state. The context
 // must have a deadline.
 func (s *Store) read(ctx context.Context, organization string, fn func(*reader) error) error {
-	opts := &sql.TxOptions{ReadOnly: true}
-	if s.postgres {
-		opts.Isolation = sql.LevelRepeatableRead
-	}
-	r, err := s.begin(ctx, ctx, s.reader, organization, opts)
+	r, err := s.begin(ctx, ctx, s.reader, organization, s.reading())
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
 	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
+	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 	"github.com/agentkey-dev/agentkey-go/vault"
 	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
@@ -102,7 +103,7 @@ func sealingManager(ctx context.Context, getenv func(string) string, threshold i
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		if store, err = bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New())}); err != nil {
+		if store, err = bunstore.New(bunstore.Config{DB: bun.NewDB(db, pgdialect.New()), Pipeline: pgxpipe.Send}); err != nil {
 			return nil, nil, nil, err
 		}
 		closeAll = func() error { return errors.Join(store.Close(), db.Close()) }
