@@ -78,7 +78,10 @@ func ExampleManager_Ship() {
 	for _, s := range must(m.Shipping(ctx, auditor)) {
 		fmt.Println(s.Name, s.Shipped, s.Behind)
 	}
-	// Output: siem 3 0
+	fmt.Println(must(m.Lags(ctx)).Sinks[0].Events) // of all logs
+	// Output:
+	// siem 3 0
+	// 0
 }
 
 // Who follows the log asks for what comes next.
