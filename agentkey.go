@@ -63,7 +63,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{
 		config: c, store: c.Storage, limiter: c.Limiter, log: c.Logger, validation: v, held: heldRecords,
 		queues:   queues{byOrganization: make(map[string]*queue)},
-		heads:    heads{last: make(map[string]knownHead)},
+		heads:    heads{last: make(map[string]knownHead), seen: make(map[string]seenHead)},
 		refusals: refusals{counts: make(map[refusalKey]*refusalCount)},
 		failures: failures{counts: make(map[string]*failureCount)},
 		keys: &keyring{

@@ -23,6 +23,7 @@ const (
 	anchorStart   = time.Minute            // all logs may take when a process starts
 	anchorDelay   = time.Minute            // the longest wait after a failure
 	anchorWorkers = 8                      // heads on their way to one anchor at a time
+	anchorPart    = 4 * anchorWorkers      // logs that are looked at before those with new heads come again
 )
 
 // anchoring brings heads to the anchors of this process, and knows what they have.
@@ -30,6 +31,16 @@ type anchoring struct {
 	m      *Manager
 	all    []*anchored
 	halted atomic.Bool // a log went back: nothing is decided any more
+
+	vouched atomic.Pointer[audit.Verifiers] // also whose signatures AcceptRestore was told to believe
+}
+
+// verifiers are whose signatures count for what is kept.
+func (g *anchoring) verifiers() *audit.Verifiers {
+	if v := g.vouched.Load(); v != nil {
+		return v
+	}
+	return g.m.verifiers()
 }
 
 // anchored is one anchor with what this process knows of it.
@@ -38,7 +49,7 @@ type anchored struct {
 	m *Manager
 
 	mu      sync.Mutex
-	dirty   map[string]bool          // logs with heads to be kept
+	dirty   map[string]bool          // logs to be looked at; true: this process knows of a new head
 	busy    map[string]chan struct{} // logs whose head is on its way
 	kept    map[string]*keptHead
 	covered int64 // time of the reserved log's last event that is kept
@@ -49,9 +60,8 @@ type anchored struct {
 }
 
 type keptHead struct {
-	signed []byte
-	tree   audit.Tree
-	origin string
+	audit.Checkpoint
+	signed, edge []byte
 }
 
 func newAnchoring(m *Manager, anchors []Anchor) *anchoring {
@@ -68,7 +78,7 @@ func newAnchoring(m *Manager, anchors []Anchor) *anchoring {
 // commit, and does next to nothing.
 func (g *anchoring) changed(organization string) {
 	for _, a := range g.all {
-		a.mark(organization)
+		a.mark(organization, true)
 	}
 }
 
@@ -142,33 +152,34 @@ func (a *anchored) keep(ctx context.Context, organization string, fresh bool) (e
 
 // offer reads the head and hands it to the anchor, unless that has it.
 func (a *anchored) offer(ctx context.Context, organization string, fresh bool) (*AnchorHead, error) {
-	h, tree, at, err := a.m.anchorHead(ctx, organization)
-	if err != nil {
-		return nil, err
-	}
 	a.mu.Lock()
-	h.memory, h.covered, h.fresh = a.kept[organization], a.covered, fresh
+	memory, covered := a.kept[organization], a.covered
 	a.mu.Unlock()
-	took := h.memory == nil || string(h.memory.signed) != string(h.Signed)
+	h, err := a.m.anchorHead(ctx, organization, memory)
+	if err != nil {
+		return h, err
+	}
+	h.covered, h.fresh = covered, fresh
+	took := memory == nil || string(memory.signed) != string(h.Signed)
 	if took {
-		if h.memory != nil { // whatever the anchor says: this process knows what it kept
-			err := h.follows(ctx, audit.Checkpoint{Origin: h.memory.origin, Size: h.memory.tree.Size(), Root: h.memory.tree.Root()})
-			if err != nil {
+		if memory != nil { // whatever the anchor says: this process knows what it kept
+			if err := h.follows(ctx, memory.Checkpoint); err != nil {
 				return h, err
 			}
 		}
 		if err := a.Keep(ctx, h); err != nil {
 			return h, err
 		}
+		memory = &keptHead{h.Checkpoint, h.Signed, h.edge}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.kept[organization] = &keptHead{signed: h.Signed, tree: tree, origin: h.Origin}
+	a.kept[organization] = memory
 	if took {
 		a.at = micros(a.m.config.Clock())
 	}
 	if organization == storage.System {
-		a.covered = max(a.covered, at)
+		a.covered = max(a.covered, h.at)
 	}
 	return h, nil
 }
@@ -234,28 +245,49 @@ func (a *anchored) everyOne(ctx context.Context, organizations []string, fresh b
 	return failed
 }
 
-// round keeps what is to be kept. It says when something failed first and when all
-// is well again, and waits longer after each failure.
+// round keeps what is to be kept: new heads first, and then, for as long as is left
+// of its time, those that were only to be looked at. It says when something failed first and
+// when all is well again, and waits longer after each failure.
 func (a *anchored) round(ctx context.Context) {
 	a.mu.Lock()
 	a.skip--
 	waits := a.skip > 0
-	ids := slices.Collect(maps.Keys(a.dirty))
 	a.mu.Unlock()
-	if waits || len(ids) == 0 || a.m.anchors.halted.Load() {
-		return
+	turn, cancel := context.WithTimeout(ctx, anchorEvery)
+	defer cancel()
+	ids := append(a.due(true), a.due(false)...)
+	for !waits && len(ids) > 0 && !a.m.anchors.halted.Load() && a.part(ctx, ids) && turn.Err() == nil {
+		ids = a.due(false)
 	}
+}
+
+// due are the logs with new heads, or a part of those that are to be looked at.
+func (a *anchored) due(fresh bool) (ids []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, new := range a.dirty {
+		if new == fresh && (fresh || len(ids) < anchorPart) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// part keeps the heads of some logs, and says whether all is well.
+func (a *anchored) part(ctx context.Context, ids []string) bool {
 	failed := a.everyOne(ctx, ids, false)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	for id, err := range failed {
 		if a.passable(err) == nil {
 			a.m.log.LogAttrs(ctx, slog.LevelError, "head not kept elsewhere", slog.String("anchor", a.Name()), slog.String("organization", id), slog.Any("error", err))
+			a.forget(id)
 			delete(failed, id)
 		}
 	}
 	a.settle(ctx, failed)
+	return len(failed) == 0
 }
 
 // settle notes how a round went.
@@ -283,17 +315,20 @@ func (a *anchored) settle(ctx context.Context, failed map[string]error) {
 // run keeps heads until ctx ends, and at every Config.AnchorInterval looks at every
 // log, for those that other processes extend too.
 func (a *anchored) run(ctx context.Context) {
-	sweep := time.NewTicker(a.m.config.AnchorInterval)
+	sweep, round := time.NewTicker(a.m.config.AnchorInterval), time.NewTicker(anchorEvery)
 	defer sweep.Stop()
-	for pause(ctx, anchorEvery) {
+	defer round.Stop()
+	for {
 		select {
+		case <-ctx.Done():
+			return
 		case <-sweep.C:
-			if err := a.m.eachOrganization(ctx, func(id string) error { a.mark(id); return nil }); err != nil && ctx.Err() == nil {
+			if err := a.m.eachOrganization(ctx, func(id string) error { a.mark(id, false); return nil }); err != nil && ctx.Err() == nil {
 				a.m.log.LogAttrs(ctx, slog.LevelWarn, "look for heads to keep elsewhere", slog.Any("error", err))
 			}
-		default:
+		case <-round.C:
+			a.round(ctx)
 		}
-		a.round(ctx)
 	}
 }
 
@@ -316,11 +351,18 @@ func (g *anchoring) closed(op operation) bool {
 	return (g.halted.Load() || g.m.config.Restoring) && !op.restoring
 }
 
-// mark says that a log's head is to be looked at.
-func (a *anchored) mark(organization string) {
+// mark says that a log's head is to be looked at, or known to be a new one.
+func (a *anchored) mark(organization string, fresh bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.dirty[organization] = true
+	a.dirty[organization] = a.dirty[organization] || fresh
+}
+
+// forget leaves a log alone until there is something new of it, or its turn comes.
+func (a *anchored) forget(organization string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.dirty, organization)
 }
 
 // flush keeps what was committed and not yet kept, when a process ends.
@@ -463,7 +505,7 @@ func (a *anchored) refused(failed map[string]error) error {
 
 // sizeOf is the size of the reserved log.
 func (m *Manager) sizeOf(ctx context.Context) int64 {
-	h, _, _, err := m.anchorHead(ctx, storage.System)
+	h, err := m.anchorHead(ctx, storage.System, nil)
 	if err != nil {
 		return 0
 	}
@@ -474,7 +516,7 @@ func (m *Manager) sizeOf(ctx context.Context) int64 {
 func (a *anchored) look(ctx context.Context, organization string) (k lost, missing bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, anchorTime)
 	defer cancel()
-	h, _, _, err := a.m.anchorHead(ctx, organization)
+	h, err := a.m.anchorHead(ctx, organization, nil)
 	if err != nil {
 		return k, false, err
 	}

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -51,6 +55,8 @@ type AnchorHead struct {
 	m            *Manager
 	organization string
 	epoch        int64
+	edge         []byte       // of the tree
+	at           int64        // time of the last event
 	memory       *keptHead    // what this process kept last
 	fresh        bool         // nothing need be kept of it yet
 	covered      int64        // logs that began well before this must be kept
@@ -89,9 +95,9 @@ func (h *AnchorHead) Follows(ctx context.Context, kept []byte) error {
 	if string(kept) == string(h.Signed) {
 		return h.surveyed(lost{h.Checkpoint, h.Signed, nil})
 	}
-	c, err := audit.OpenCheckpoint(kept, h.m.verifiers())
+	c, err := audit.OpenCheckpoint(kept, h.m.anchors.verifiers())
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrAnchorDamaged, err)
+		return fmt.Errorf("%w: %w", ErrAnchorDamaged, h.m.unknownKey(kept, err))
 	}
 	if _, o, _, err := audit.ParseOrigin(c.Origin); err != nil || o != h.organization {
 		return fmt.Errorf("%w: it is of another log", ErrAnchorDamaged)
@@ -130,6 +136,25 @@ func (h *AnchorHead) FollowsSize(ctx context.Context, size int64) ([]audit.Hash,
 	})
 	return proof, err
 }
+
+// unknownKey puts it in words when a kept head has a signature in this installation's
+// name by a key that the database does not know.
+func (m *Manager) unknownKey(kept []byte, err error) error {
+	var unverified *note.UnverifiedNoteError
+	if _, opened := note.Open(kept, note.VerifierList()); !errors.As(opened, &unverified) {
+		return err
+	}
+	known := m.anchors.verifiers().Keys()
+	for _, s := range unverified.Note.UnverifiedSigs {
+		has := func(key string) bool { return strings.HasPrefix(key, fmt.Sprintf("%s+%08x+", s.Name, s.Hash)) }
+		if s.Name == audit.SignerName(m.installation) && !slices.ContainsFunc(known, has) {
+			return errUnknownKey
+		}
+	}
+	return err
+}
+
+var errUnknownKey = errors.New("it is signed by a key that the database does not know: an older copy, from before the signing key was rotated?")
 
 func (h *AnchorHead) surveyed(k lost) error {
 	if h.survey == nil {
@@ -207,7 +232,7 @@ func (h *AnchorHead) beginsWith(ctx context.Context, kept audit.Checkpoint) (boo
 		return false, nil
 	case kept.Size == h.Size:
 		return kept.Root == h.Root, nil
-	case h.memory != nil && h.memory.tree.Size() == kept.Size && h.memory.tree.Root() == kept.Root && h.Size-kept.Size <= nearby:
+	case h.memory != nil && h.memory.Size == kept.Size && h.memory.Root == kept.Root && h.Size-kept.Size <= nearby:
 		return h.grown(ctx)
 	}
 	holds := false
@@ -221,9 +246,13 @@ func (h *AnchorHead) beginsWith(ctx context.Context, kept audit.Checkpoint) (boo
 
 // grown reads what came after the head that this process kept last.
 func (h *AnchorHead) grown(ctx context.Context) (bool, error) {
-	tree := h.memory.tree
-	err := h.m.store.View(ctx, h.organization, func(ctx context.Context, tx storage.ReadTx) error {
-		tree = h.memory.tree
+	from, err := audit.ParseTree(h.memory.Size, h.memory.edge)
+	if err != nil {
+		return false, err
+	}
+	tree := from
+	err = h.m.store.View(ctx, h.organization, func(ctx context.Context, tx storage.ReadTx) error {
+		tree = from
 		lines, err := tx.Lines(ctx, tree.Size(), int(h.Size-tree.Size()))
 		for _, l := range lines {
 			tree.Append(l.Leaf)
@@ -300,24 +329,36 @@ func covers(details map[string]string, epoch int64, kept audit.Checkpoint) bool 
 }
 
 // anchorHead reads the organization's committed head, and proves it by its
-// signature; its seal takes keys that nobody need unwrap for this.
-func (m *Manager) anchorHead(ctx context.Context, organization string) (h *AnchorHead, tree audit.Tree, at int64, err error) {
+// signature, unless that is the one which was kept last; its seal takes keys that nobody
+// need unwrap for this. It is ErrRolledBack, with the head, when the log is not as long
+// as this process knows it to have been.
+func (m *Manager) anchorHead(ctx context.Context, organization string, kept *keptHead) (*AnchorHead, error) {
 	var head storage.Head
-	ctx, cancel := reading(ctx)
+	known := m.heads.known(organization)
+	reading, cancel := reading(ctx)
 	defer cancel()
-	err = m.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
+	err := m.store.View(reading, organization, func(ctx context.Context, tx storage.ReadTx) (err error) {
 		head, err = tx.Head(ctx)
 		return err
 	})
 	if err != nil {
-		return nil, tree, 0, operationError(err)
+		return nil, operationError(err)
 	}
-	if tree, err = audit.CheckHead(head.Head, m.installation, organization, m.verifiers()); err != nil {
-		return nil, tree, 0, &headError{organization: organization}
+	h := &AnchorHead{m: m, organization: organization, epoch: head.Epoch, Signed: head.Signed, at: head.Time, memory: kept}
+	if kept != nil && string(head.Signed) == string(kept.signed) {
+		h.Checkpoint, h.edge = kept.Checkpoint, kept.edge
+		return h, nil
 	}
-	h = &AnchorHead{m: m, organization: organization, epoch: head.Epoch, Signed: head.Signed}
+	tree, err := audit.CheckHead(head.Head, m.installation, organization, m.verifiers())
+	if err != nil {
+		return nil, &headError{organization: organization}
+	}
+	h.edge = tree.Edge()
 	h.Checkpoint = audit.Checkpoint{Origin: audit.Origin(m.installation, organization, head.Epoch), Size: tree.Size(), Root: tree.Root()}
-	return h, tree, head.Time, nil
+	if !m.heads.saw(organization, known, head.Epoch, tree) {
+		return h, ErrRolledBack
+	}
+	return h, nil
 }
 
 // FollowsUnseen is for an Anchor that can't be asked what it keeps: people compare it.

@@ -51,6 +51,12 @@ func (n *notebook) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
 	return nil
 }
 
+func (n *notebook) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fails = err
+}
+
 func (n *notebook) get(organization string) []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,9 +95,9 @@ func (c *burglary) close() {
 
 // anchoredSite is a copy whose heads are kept, with something done after the state
 // that reset puts back.
-func anchoredSite(t *testing.T) (*burglary, *notebook) {
+func anchoredSite(t *testing.T, on *site) (*burglary, *notebook) {
 	t.Helper()
-	c, n := newSite(t).copy(t).keep(), newNotebook()
+	c, n := on.copy(t).keep(), newNotebook()
 	noErr(t, c.startWith(initAnchors, n))
 	c.clock.Advance(time.Hour)
 	_, err := c.m.CreateOrganization(t.Context(), agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "third", Owner: "tim"})
@@ -112,8 +118,12 @@ func (c *burglary) restoreAll() {
 // TestDatabasePutBackIsRefused, and one that only went on is not.
 func TestDatabasePutBackIsRefused(t *testing.T) {
 	t.Parallel()
+	eachSite(t, testDatabasePutBack)
+}
+
+func testDatabasePutBack(t *testing.T, s *site) {
 	is := is.New(t)
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, s)
 	is.NoErr(c.startWith(nil, n))
 	is.True(errors.Is(c.vend(c.bot, c.shared), agentkey.ErrRevoked))
 	c.close()
@@ -178,7 +188,7 @@ func (c *burglary) otherBotVend(int) (agent, tool string) { return c.bot, c.pers
 func TestAnchorIsMissing(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, newSite(t))
 	is.True(errors.Is(c.startWith(nil, newNotebook()), agentkey.ErrAnchorMissing))
 	lacking := n.copy()
 	delete(lacking.kept, c.other)
@@ -200,7 +210,7 @@ func TestAnchorIsMissing(t *testing.T) {
 
 func TestAnchorIsDamaged(t *testing.T) {
 	t.Parallel()
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, newSite(t))
 	foreign := newNotebook()
 	_, err := agentkey.New(t.Context(), agentkey.Config{
 		Storage: memstore.New(), Keys: agentkeytest.Keys(t), Anchors: []agentkey.Anchor{foreign},
@@ -226,7 +236,7 @@ func TestAnchorIsDamaged(t *testing.T) {
 func TestAnchorIsAway(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, newSite(t))
 	n.fails = errors.New("no route")
 	is.NoErr(c.startWith(nil, n))
 	is.NoErr(c.vend(c.bot, c.personal))
@@ -253,7 +263,7 @@ func TestAnchorIsAway(t *testing.T) {
 func TestRunningServerNotices(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, newSite(t))
 	is.NoErr(c.startWith(func(o *agentkey.Config) { o.AnchorInterval = time.Millisecond }, n))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -290,9 +300,13 @@ func until(t *testing.T, holds func() bool) {
 // others that have more of what was lost, or less.
 func TestAcceptRestore(t *testing.T) {
 	t.Parallel()
+	eachSite(t, testAcceptRestore)
+}
+
+func testAcceptRestore(t *testing.T, s *site) {
 	is := is.New(t)
 	ctx, operator := t.Context(), agentkey.Operator("test")
-	c, n := anchoredSite(t)
+	c, n := anchoredSite(t, s)
 	less := n.copy() // another node, that was killed earlier
 	is.NoErr(c.startWith(nil, n))
 	is.NoErr(c.vend(c.bot, c.personal))

@@ -39,7 +39,7 @@ func (m *Manager) Anchored(ctx context.Context) ([]AnchorState, error) {
 // add adds one log to what is known of the anchor.
 func (a *anchored) add(ctx context.Context, s *AnchorState, organization string) error {
 	s.Logs++
-	h, _, _, err := a.m.anchorHead(ctx, organization)
+	h, err := a.m.anchorHead(ctx, organization, nil)
 	if err != nil {
 		s.Err = errors.Join(s.Err, err)
 		return ctx.Err()

@@ -62,7 +62,7 @@ func (m *Manager) addLags(ctx context.Context, organization string, out *Lags) e
 	for i, a := range m.anchors.all {
 		a.mu.Lock()
 		if k := a.kept[organization]; k != nil {
-			kept[i] = k.tree.Size()
+			kept[i] = k.Size
 		}
 		a.mu.Unlock()
 	}

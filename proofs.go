@@ -29,7 +29,10 @@ func (m *Manager) LatestCheckpoint(ctx context.Context, a Actor) (SignedCheckpoi
 	return m.provenHead(ctx, a.Organization)
 }
 
+// provenHead reads the committed head, which is never given out if it goes back behind
+// one that this process has given out, written or compared.
 func (m *Manager) provenHead(ctx context.Context, organization string) (c SignedCheckpoint, err error) {
+	known := m.heads.known(organization)
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		head, err := tx.Head(ctx)
 		if err != nil {
@@ -38,6 +41,9 @@ func (m *Manager) provenHead(ctx context.Context, organization string) (c Signed
 		tree, err := m.checkStoredHead(u, head)
 		if err != nil {
 			return err
+		}
+		if !m.heads.saw(organization, known, head.Epoch, tree) {
+			return m.wentBack(organization)
 		}
 		c.Checkpoint = audit.Checkpoint{Origin: audit.Origin(m.installation, organization, head.Epoch), Size: tree.Size(), Root: tree.Root()}
 		c.Signed = head.Signed

@@ -2,11 +2,15 @@ package agentkey
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
@@ -16,6 +20,12 @@ import (
 // AcceptRestoreInput is what AcceptRestore is told.
 type AcceptRestoreInput struct {
 	Reason string `validate:"utf16max=500,text" json:"reason"` // why, for people; may be empty
+
+	// PublicKeys are keys as PublicKeys answers them, 16 at most: those that signed what
+	// is kept and that the database does not know, since the signing key was rotated after
+	// the backup. The operator vouches for them. Those that signed a lost head are kept as
+	// former keys, so that every anchor can be followed.
+	PublicKeys []string `validate:"max=16" json:"publicKeys"`
 }
 
 // RestoredLog is a log that went back and now goes on in a new epoch.
@@ -75,6 +85,13 @@ func (m *Manager) AcceptRestore(ctx context.Context, a Actor, in AcceptRestoreIn
 	defer m.leave()
 	if !m.config.Restoring || len(m.anchors.all) == 0 {
 		return nil, invalid("anchors", "are required, and Config.Restoring")
+	}
+	if len(in.PublicKeys) > 0 {
+		all, err := audit.NewVerifiers(append(m.PublicKeys(), in.PublicKeys...)...)
+		if err != nil {
+			return nil, invalid("publicKeys", "must be public keys of logs")
+		}
+		m.anchors.vouched.Store(all)
 	}
 	found, err := m.lostHeads(ctx)
 	if err != nil {
@@ -148,7 +165,9 @@ func (m *Manager) lostHeads(ctx context.Context) ([]lostHead, error) {
 func (m *Manager) reopenSystem(ctx context.Context, a Actor, in AcceptRestoreInput, found []lostHead, out *[]RestoredLog) error {
 	at := slices.IndexFunc(found, func(l lostHead) bool { return l.organization == storage.System })
 	var r RestoredLog
-	err := m.commit(ctx, operation{organization: storage.System, restoring: true, decide: func(u *unit) error {
+	lostKeys := m.lostKeys(in, found)
+	n := needs{records: slices.Collect(maps.Keys(lostKeys))}
+	err := m.commit(ctx, operation{organization: storage.System, needs: n, restoring: true, decide: func(u *unit) error {
 		if at >= 0 {
 			r = u.openEpoch(a, in, found[at])
 		}
@@ -156,12 +175,53 @@ func (m *Manager) reopenSystem(ctx context.Context, a Actor, in AcceptRestoreInp
 		e.Target = audit.Ref{Kind: audit.KindInstallation, ID: m.installation}
 		e.Details = map[string]string{"logs": strconv.Itoa(len(found))}
 		e.personal.Text = in.Reason
-		return nil
+		return u.keepLostKeys(e, lostKeys)
 	}})
 	if err == nil && at >= 0 {
 		*out = append(*out, r)
 	}
+	if err != nil || len(lostKeys) == 0 {
+		return err
+	}
+	keys, err := m.keys.acquire(ctx, storage.System, true) // with the former keys, which now are more
+	if err == nil {
+		keys.release()
+	}
 	return err
+}
+
+// lostKeys are the keys that signed a lost head and that the database does not know,
+// by the record that is to keep each.
+func (m *Manager) lostKeys(in AcceptRestoreInput, found []lostHead) map[recordRef]string {
+	out := make(map[recordRef]string)
+	known := m.PublicKeys()
+	for _, key := range in.PublicKeys {
+		v, err := audit.NewVerifiers(key)
+		if err != nil || slices.Contains(known, key) {
+			continue
+		}
+		for _, l := range found {
+			if _, err := audit.OpenCheckpoint([]byte(l.signed), v); err == nil {
+				id := sha256.Sum256([]byte(key))
+				out[recordRef{kindSigningKey, hex.EncodeToString(id[:])}] = key
+			}
+		}
+	}
+	return out
+}
+
+// keepLostKeys keeps them as former keys.
+func (u *unit) keepLostKeys(e *entry, keys map[recordRef]string) error {
+	for _, ref := range slices.SortedFunc(maps.Keys(keys), func(a, b recordRef) int { return strings.Compare(a.id, b.id) }) {
+		if _, there := u.records[ref]; there {
+			continue
+		}
+		err := u.putPayload(e, storage.Record{Kind: ref.kind, ID: ref.id, Revision: 1}, signingKeyPayload{PublicKey: keys[ref], Until: u.now})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openEpoch records what was lost, as the first event of the next epoch.

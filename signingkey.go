@@ -10,7 +10,8 @@ import (
 )
 
 // kindSigningKey is the kind of the records that keep the public part of a key that
-// signed heads before the present one, under the id of its data key.
+// signed heads before the present one, under the id of its data key, or under its
+// hash where that was lost with a restore.
 const kindSigningKey = "signing_key"
 
 type signingKeyPayload struct {

@@ -13,9 +13,10 @@ type auditAcceptRestore struct {
 	databaseFlags
 	encryptionFlags
 	anchorFlags
-	Reason string `placeholder:"TEXT" help:"Why the database was put back; it stands in every log."`
-	Yes    bool   `short:"y" help:"Do it; without this nothing is changed."`
-	JSON   bool   `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
+	Reason     string   `placeholder:"TEXT" help:"Why the database was put back; it stands in every log."`
+	PublicKeys []string `name:"public-key" placeholder:"KEY" help:"A key that signed what the anchors keep and that the database does not know, because the signing key was rotated after the backup; may be given several times. The server printed it when it started."`
+	Yes        bool     `short:"y" help:"Do it; without this nothing is changed."`
+	JSON       bool     `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
 }
 
 // Run lets an installation go on whose database was put back.
@@ -39,7 +40,7 @@ func (c *auditAcceptRestore) Run(ctx context.Context, s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	logs, err := in.manager.AcceptRestore(ctx, operator(), agentkey.AcceptRestoreInput{Reason: c.Reason})
+	logs, err := in.manager.AcceptRestore(ctx, operator(), agentkey.AcceptRestoreInput{Reason: c.Reason, PublicKeys: c.PublicKeys})
 	if len(logs) > 0 { // also those before something failed
 		err = errors.Join(err, c.print(s, logs))
 	}
