@@ -188,15 +188,23 @@ func (h *AnchorHead) begins(ctx context.Context) error {
 	return err
 }
 
-// eventTime is the time of an event, 0 when its content is gone.
+// timeBack is how many events before one are looked at for its time.
+const timeBack = 256
+
+// eventTime is the time of an event or, where retention took its content away, of the
+// last one before it that has some; 0 when none of those near has.
 func (m *Manager) eventTime(ctx context.Context, organization string, seq int64) (at int64, err error) {
 	err = m.store.View(ctx, organization, func(ctx context.Context, tx storage.ReadTx) error {
-		lines, err := tx.Lines(ctx, seq, 1)
-		if err != nil || len(lines) == 0 || len(lines[0].Content) == 0 {
-			return err
+		at = 0
+		from := max(seq-timeBack+1, 0)
+		lines, err := tx.Lines(ctx, from, int(seq-from)+1)
+		for _, l := range slices.Backward(lines) {
+			if err == nil && len(l.Content) > 0 {
+				e, err := audit.Parse(l.Content)
+				at = e.Time
+				return err
+			}
 		}
-		e, err := audit.Parse(lines[0].Content)
-		at = e.Time
 		return err
 	})
 	return at, operationError(err)

@@ -43,7 +43,8 @@ func (m *Manager) authorize(ctx context.Context, a Actor, op Operation) error {
 // systemToo says whether op makes sense in the reserved organization.
 func systemToo(op Operation) bool {
 	return op == OpReadAudit || op == OpVerifyAudit || op == OpExportAudit || op == OpReadOrganization ||
-		op == OpReadKeys || op == OpRotateKeys || op == OpReseal
+		op == OpReadKeys || op == OpRotateKeys || op == OpReseal ||
+		op == OpReadRetention || op == OpSetRetention || op == OpManageHolds || op == OpPlanErasure || op == OpErasePerson
 }
 
 func (m *Manager) chargeActor(ctx context.Context, a Actor, op Operation, tier ratelimit.Tier) error {

@@ -276,7 +276,7 @@ func (r *retainer) judge(e *audit.Event, hasPersonal, content, personal bool, p 
 // deciding says whether an event must stay for the log to be replayed, and for
 // the questions that are asked about access that still stands.
 func (r *retainer) deciding(e *audit.Event) bool {
-	if strings.HasPrefix(string(e.Action), "log.") {
+	if strings.HasPrefix(string(e.Action), "log.") || e.Action == audit.ActionRestoreAccepted {
 		return true
 	}
 	for _, c := range e.Changes {
@@ -365,9 +365,9 @@ func (m *Manager) retain(ctx context.Context, organization string) error {
 	return err
 }
 
-// Retain removes, in every organization that has a policy, what is older than its
-// policy keeps, in transactions of at most 256 events, so that nobody waits for it.
-// Each transaction is an event. It may be ended at any time: what is left goes the
+// Retain removes, in every organization that has a policy, and in the reserved log if that
+// has one, what is older than the policy keeps, in transactions of at most 256 events, so
+// that nobody waits for it. Each transaction is an event. It may be ended at any time: what is left goes the
 // next time. Run calls it in turns; a host with a scheduler of its own may instead.
 //
 // The error is that of the organizations in which it failed.
@@ -378,9 +378,6 @@ func (m *Manager) Retain(ctx context.Context) error {
 	defer m.leave()
 	var failed error
 	err := m.eachOrganization(ctx, func(id string) error {
-		if id == storage.System {
-			return nil
-		}
 		err := m.retain(ctx, id)
 		if errors.Is(err, ErrIntegrity) {
 			m.reportIntegrity(ctx, id, err)

@@ -133,7 +133,8 @@ func (m *Manager) retention(ctx context.Context, organization string) (out Reten
 	return out, err
 }
 
-// SetRetention sets the organization's policy. Run removes by it, from its next
+// SetRetention sets the organization's policy; that of the reserved log is an
+// Operator's, as its holds and erasures are. Run removes by it, from its next
 // turn on; what was removed does not come back. Look at PlanRetention first.
 //
 // The errors: ErrForbidden, ErrInvalid, ErrLimited, ErrUnavailable.

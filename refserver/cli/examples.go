@@ -185,6 +185,8 @@ agentkey keys rotate-kek --key-provider transit:transit/agentkey --old-key-provi
 agentkey audit retention set --content-days 365 --personal-days 90
 # For ever again:
 agentkey audit retention set --yes`,
+	"audit retention system": `agentkey audit retention system --personal-days 90
+agentkey audit retention system --personal-days 90 --yes`,
 	"audit hold list": `agentkey audit hold list`,
 	"audit hold place": `agentkey audit hold place agent triage-bot --reason 'Case 2026-17'
 agentkey audit hold place organization --reason 'Preservation letter of May 4'`,

@@ -3,10 +3,13 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
+	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/refserver/client"
 )
 
@@ -14,6 +17,8 @@ type retentionCommands struct {
 	Show retentionShow `cmd:"" help:"Show for how long the log keeps what it holds, and what was removed."`
 	Plan retentionPlan `cmd:"" help:"Show what a policy would remove now."`
 	Set  retentionSet  `cmd:"" help:"Set for how long the log keeps what it holds."`
+
+	System retentionSystem `cmd:"" help:"Show or set, in the database, for how long the installation's own log keeps addresses and the like."`
 }
 
 type holdCommands struct {
@@ -319,4 +324,71 @@ func (s *session) erasure(to io.Writer, what string, e client.Erasure) error {
 	text += "\nNot found are names in free text that others wrote, and whatever left this database: exports, shipped events, backups."
 	_, err := fmt.Fprintln(to, text)
 	return err
+}
+
+// retentionSystem is for the log of what belongs to no organization, which no
+// administrator's token reaches.
+type retentionSystem struct {
+	databaseFlags
+	encryptionFlags
+	policyFlags
+	Yes  bool `short:"y" help:"Set the policy; without this it is only shown what there is, and what this policy would remove."`
+	JSON bool `name:"json" env:"AGENTKEY_JSON" help:"Print JSON."`
+}
+
+// Run shows or sets the policy of the installation's own log, in the database.
+func (c *retentionSystem) Run(ctx context.Context, s *session) (err error) {
+	at, err := c.locate(s)
+	if err != nil {
+		return err
+	}
+	in, err := openInstallation(ctx, s, at, c.encryptionFlags, agentkey.Config{Clock: s.options.Clock})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	policy := agentkey.RetentionPolicy{ContentDays: c.ContentDays, PersonalDays: c.PersonalDays}
+	plan, err := in.manager.PlanRetention(ctx, operator(), policy)
+	if err != nil {
+		return err
+	}
+	now, err := in.manager.Retention(ctx, operator())
+	if err == nil && c.Yes {
+		now, err = in.manager.SetRetention(ctx, operator(), policy)
+	}
+	if err == nil {
+		err = s.retention(shownRetention(now), c.JSON)
+	}
+	if err != nil || c.Yes || c.JSON {
+		return err
+	}
+	return s.retentionPlan(s.stdout, shownPlan(plan))
+}
+
+func shownRetention(r agentkey.Retention) client.Retention {
+	out := client.Retention{
+		ContentDays: r.ContentDays, PersonalDays: r.PersonalDays, UpdatedAt: shownTime(r.UpdatedAt),
+		Removed: r.Removed, PersonalRemoved: r.PersonalRemoved, RemovedBelow: r.RemovedBelow, RemovedAt: shownTime(r.RemovedAt),
+	}
+	if r.UpdatedBy != "" {
+		out.UpdatedBy = &r.UpdatedBy
+	}
+	return out
+}
+
+func shownPlan(p agentkey.RetentionPlan) client.RetentionPlan {
+	out := client.RetentionPlan{Content: p.Content, Personal: p.Personal, Deciding: p.Deciding, Held: p.Held, Unshipped: p.Unshipped}
+	if p.UpTo >= 0 {
+		out.UpTo, out.UpToTime = &p.UpTo, shownTime(p.UpToTime)
+	}
+	return out
+}
+
+// shownTime is a time in microseconds, nil for 0.
+func shownTime(micros int64) *time.Time {
+	if micros == 0 {
+		return nil
+	}
+	t := time.UnixMicro(micros).UTC()
+	return &t
 }
