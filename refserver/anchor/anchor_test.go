@@ -35,7 +35,7 @@ type installation struct {
 	keys  vault.KeyProvider
 }
 
-func newInstallation(t *testing.T) *installation {
+func newInstallation(t testing.TB) *installation {
 	return &installation{memstore.New(), agentkeytest.Keys(t)}
 }
 
