@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -140,16 +137,8 @@ func (h *AnchorHead) FollowsSize(ctx context.Context, size int64) ([]audit.Hash,
 // unknownKey puts it in words when a kept head has a signature in this installation's
 // name by a key that the database does not know.
 func (m *Manager) unknownKey(kept []byte, err error) error {
-	var unverified *note.UnverifiedNoteError
-	if _, opened := note.Open(kept, note.VerifierList()); !errors.As(opened, &unverified) {
-		return err
-	}
-	known := m.anchors.verifiers().Keys()
-	for _, s := range unverified.Note.UnverifiedSigs {
-		has := func(key string) bool { return strings.HasPrefix(key, fmt.Sprintf("%s+%08x+", s.Name, s.Hash)) }
-		if s.Name == audit.SignerName(m.installation) && !slices.ContainsFunc(known, has) {
-			return errUnknownKey
-		}
+	if m.anchors.verifiers().Lacks(kept, m.installation) {
+		return errUnknownKey
 	}
 	return err
 }

@@ -151,6 +151,22 @@ func (v *Verifiers) Keys() []string {
 	return slices.Clone(v.keys)
 }
 
+// Lacks reports whether signed, a note that does not open, has a signature in the installation's name by a key that is not one of v:
+// a former or later key, or somebody's who took the name.
+func (v *Verifiers) Lacks(signed []byte, installation string) bool {
+	var unverified *note.UnverifiedNoteError
+	if _, err := note.Open(signed, note.VerifierList()); !errors.As(err, &unverified) {
+		return false
+	}
+	for _, s := range unverified.Note.UnverifiedSigs {
+		has := func(key string) bool { return strings.HasPrefix(key, fmt.Sprintf("%s+%08x+", s.Name, s.Hash)) }
+		if s.Name == SignerName(installation) && !slices.ContainsFunc(v.Keys(), has) {
+			return true
+		}
+	}
+	return false
+}
+
 // OpenCheckpoint returns what signed says. The note must carry a valid signature by exactly one key of v, and that key's
 // name must be of the origin's installation, or the error is ErrSignature. Signatures of unknown keys are ignored, as are
 // extension lines after the root. Anything that is not a checkpoint in its canonical spelling is ErrFormat.
