@@ -46,16 +46,19 @@ func sharedWindows(t *testing.T, here, there storage.Store) {
 	k.Allow(agent, tool)
 	caller := agentkey.TrustedAgent(k.Organization.ID, agent.ID)
 
-	// admitted counts the calls that passed of many at once, on both.
-	admitted := func(call func(m *agentkey.Manager) error) int {
-		var n atomic.Int64
+	// admit makes many calls at once, on both, of which so many pass. A machine that
+	// does much else makes storage too busy now and then: such a call may have been
+	// charged, and is made again.
+	admit := func(call func(m *agentkey.Manager) error, want int64) {
+		var n, busy atomic.Int64
 		atOnce(16, func(i int) error {
 			for range 8 {
 				var err error
-				for range 10 { // a machine that does much else makes storage too busy now and then
+				for range 10 {
 					if err = call(managers[i%2]); !errors.Is(err, agentkey.ErrUnavailable) {
 						break
 					}
+					busy.Add(1)
 				}
 				if err == nil {
 					n.Add(1)
@@ -65,7 +68,8 @@ func sharedWindows(t *testing.T, here, there storage.Store) {
 			}
 			return nil
 		})
-		return int(n.Load())
+		is.True(n.Load() <= want)
+		is.True(n.Load()+busy.Load() >= want)
 	}
 	vend := func(m *agentkey.Manager) error {
 		v, err := m.Vend(context.Background(), caller, tool.ID)
@@ -82,18 +86,18 @@ func sharedWindows(t *testing.T, here, there storage.Store) {
 		return err
 	}
 	k.Clock.Advance(59 * time.Second)
-	is.Equal(admitted(vend), 60)
+	admit(vend, 60)
 	k.Clock.Advance(2 * time.Second)
-	is.Equal(admitted(vend), 0)
+	admit(vend, 0)
 	k.Clock.Advance(58 * time.Second)
-	is.Equal(admitted(vend), 60)
+	admit(vend, 60)
 
 	k.Clock.Advance(57 * time.Minute)
-	is.Equal(admitted(request), 10)
+	admit(request, 10)
 	k.Clock.Advance(2 * time.Minute)
-	is.Equal(admitted(request), 0)
+	admit(request, 0)
 	k.Clock.Advance(58 * time.Minute)
-	is.Equal(admitted(request), 10)
+	admit(request, 10)
 }
 
 // The other tiers are shared too, and the answer carries what a client is told.
