@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,22 +20,27 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
-// held is a store whose next Update waits until it is let go, so that others queue
-// up behind it and share the one after.
+// held is a store whose next Update waits, once it is decided, until it is let go, so
+// that others queue up behind it and share the one after.
 type held struct {
 	storage.Store
 	hold    atomic.Pointer[chan struct{}]
+	wait    atomic.Pointer[chan struct{}] // the same, before it has the head
 	updates atomic.Int64
 	within  func() // called once every decision of an Update is made
 }
 
 func (s *held) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
 	s.updates.Add(1)
-	if hold := s.hold.Swap(nil); hold != nil {
-		<-*hold
+	if wait := s.wait.Swap(nil); wait != nil {
+		<-*wait
 	}
+	hold := s.hold.Swap(nil)
 	return s.Store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
 		err := fn(ctx, tx)
+		if hold != nil {
+			<-*hold
+		}
 		if s.within != nil {
 			s.within()
 		}
@@ -156,6 +162,57 @@ func TestCallerGone(t *testing.T) {
 		is.NoErr(errs[3])
 		is.Equal(c.vends(), 4) // the first, and all but the early one
 	})
+}
+
+// TestJoinedUnderTheHead: who queues up while the first waits for the head, which
+// another process may hold, is decided under that head, in turn. The first may
+// leave: before the head is had it goes alone, and after that it is carried through.
+func TestJoinedUnderTheHead(t *testing.T) {
+	for name, leaves := range map[string]bool{"the first stays": false, "the first leaves": true} {
+		t.Run(name, func(t *testing.T) {
+			inCrowd(t, func(t *testing.T, c *crowd) {
+				is := is.New(t)
+				hasHead := make(chan struct{})
+				c.store.wait.Store(&hasHead)
+				ctx, leave := context.WithCancel(t.Context())
+				var errs [4]error
+				var ended sync.WaitGroup
+				for i, operation := range []func() error{
+					func() error { return c.vend(ctx, c.tool.ID) },
+					func() error { return c.vend(t.Context(), c.tool.ID) },
+					func() error {
+						_, err := c.Revoke(t.Context(), c.Owner, c.agent.ID, c.tool.ID)
+						return err
+					},
+					func() error { return c.vend(t.Context(), c.tool.ID) },
+				} {
+					ended.Go(func() { errs[i] = operation() })
+					synctest.Wait()
+				}
+				before := c.store.updates.Load() // the first is in its own
+				if leaves {
+					leave()
+					synctest.Wait()
+				} else {
+					c.store.within = leave // it is decided, and recorded
+				}
+				close(hasHead)
+				ended.Wait()
+				leave()
+				is.True(errors.Is(errs[0], context.Canceled))
+				is.NoErr(errs[1])
+				is.NoErr(errs[2])
+				is.True(errors.Is(errs[3], agentkey.ErrRevoked))
+				if leaves {
+					is.Equal(c.store.updates.Load()-before, int64(1))
+					is.Equal(c.vends(), 1)
+				} else {
+					is.Equal(c.store.updates.Load()-before, int64(0))
+					is.Equal(c.vends(), 2)
+				}
+			})
+		})
+	}
 }
 
 // TestPoisonedNeighbour: a vend that meets an edited row fails alone. The batch is

@@ -129,8 +129,11 @@ func (m *Manager) commit(ctx context.Context, op operation) error {
 		p.by = decidedBy(ctx)
 	}
 	err = m.queues.of(op.organization).submit(p, m.carryOut)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+	switch ended := ctx.Err(); {
+	case errors.Is(err, context.DeadlineExceeded) && ended == nil:
 		return storageError(err) // it was our own
+	case errors.Is(err, context.Canceled) && ended != nil:
+		return ended
 	}
 	if err == nil {
 		m.anchors.await(ctx, op.organization)
@@ -176,8 +179,9 @@ func (r *rings) release() {
 // each what came of it. If something is wrong with one of them, each gets a
 // transaction of its own, so that it fails nobody else. If it is storage that
 // fails, all fail together.
-func (m *Manager) carryOut(ctx context.Context, ps []*pending) {
-	b, err := m.attempt(ctx, ps, false)
+func (m *Manager) carryOut(ctx context.Context, c *company) {
+	b, err := m.attempt(ctx, c, false)
+	ps := c.ps // with those who have joined
 	var fault *faultError
 	switch {
 	case err == nil:
@@ -226,7 +230,7 @@ func (m *Manager) again(ctx context.Context, op operation, err error) error {
 		}
 		p := &pending{ctx: ctx, op: op}
 		var b *batch
-		if b, err = m.attempt(ctx, []*pending{p}, errors.Is(err, errStale)); err == nil {
+		if b, err = m.attempt(ctx, &company{ps: []*pending{p}}, errors.Is(err, errStale)); err == nil {
 			b.committed()
 			return p.err
 		}
@@ -269,12 +273,13 @@ func (e *faultError) Unwrap() error { return e.err }
 // attempt runs operations once in one transaction. Keys are unwrapped before the
 // head is taken, never while it is held. On an error nothing of them stands, or,
 // for ErrUnknown, nobody can tell.
-func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batch, error) {
-	organization := ps[0].op.organization
-	if m.anchors.closed(ps[0].op) {
+func (m *Manager) attempt(ctx context.Context, c *company, fresh bool) (*batch, error) {
+	first := c.ps[0]
+	organization := first.op.organization
+	if m.anchors.closed(first.op) {
 		return nil, ErrRolledBack
 	}
-	keys := ps[0].keys
+	keys := first.keys
 	if keys == nil || fresh {
 		var err error
 		if keys, err = m.rings(ctx, organization, fresh); err != nil {
@@ -285,6 +290,10 @@ func (m *Manager) attempt(ctx context.Context, ps []*pending, fresh bool) (*batc
 	var b *batch
 	var fault error
 	err := m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+		ps := c.ps
+		if c.open {
+			ps = c.join()
+		}
 		b = &batch{m: m, ps: ps, fresh: fresh, recorded: make(map[refusalKey]recorded)}
 		fault = b.run(ctx, tx, organization, keys)
 		return fault
@@ -583,7 +592,7 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 	}}}
 	bounded, cancel := context.WithDeadline(ctx, decidedBy(ctx))
 	defer cancel()
-	b, err := m.attempt(bounded, []*pending{p}, false)
+	b, err := m.attempt(bounded, &company{ps: []*pending{p}}, false)
 	if err != nil {
 		m.log.LogAttrs(ctx, slog.LevelError, "integrity failure not recorded", slog.String("organization", organization), slog.Any("error", err))
 		return

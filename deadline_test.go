@@ -147,11 +147,15 @@ func (s *holding) Update(ctx context.Context, organization string, fn func(conte
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if s.begin(ctx) {
-		s.entered <- struct{}{}
-		<-s.release
-	}
-	return s.Store.Update(ctx, organization, fn)
+	holds := s.begin(ctx)
+	return s.Store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+		err := fn(ctx, tx)
+		if holds {
+			s.entered <- struct{}{}
+			<-s.release
+		}
+		return err
+	})
 }
 
 func (s *holding) View(ctx context.Context, organization string, fn func(context.Context, storage.ReadTx) error) error {

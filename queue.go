@@ -33,10 +33,9 @@ func (q *queues) of(organization string) *queue {
 	return one
 }
 
-// queue coalesces commits: what has queued up while one transaction ran is
-// decided in the next, in the order in which it came, and nobody ever waits for
-// company. No goroutine belongs to it: the first who waits carries out the batch
-// for all.
+// queue coalesces commits: what has queued up until a transaction has the head is
+// decided in it, in the order in which it came, and nobody ever waits for company.
+// No goroutine belongs to it: the first who waits carries out the batch for all.
 type queue struct {
 	mu      sync.Mutex
 	waiting []*pending
@@ -66,7 +65,7 @@ func (p *pending) bounded() (context.Context, context.CancelFunc) {
 // before its turn is dropped, and so is one whose turn does not come within
 // storage.UpdateTime, as long as one may wait for a head; one that is being
 // carried out is waited for. A full queue is refused at once.
-func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) error {
+func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) error {
 	ctx := p.ctx
 	if err := ctx.Err(); err != nil {
 		return err
@@ -104,7 +103,7 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, []*pending)) e
 }
 
 // giveUp drops p, unless its turn has come: then it sees it through.
-func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, []*pending)) error {
+func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, *company)) error {
 	if q.withdraw(p) {
 		return why
 	}
@@ -135,17 +134,13 @@ func (q *queue) withdraw(p *pending) bool {
 
 // carry carries out one batch, the caller's operation in it, and hands over to
 // the first who waits then.
-func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pending)) {
+func (q *queue) carry(ctx context.Context, carryOut func(context.Context, *company)) {
+	c := &company{q: q}
 	q.mu.Lock()
-	n, by := company(q.waiting[:min(len(q.waiting), maxBatch)])
-	ps := slices.Clone(q.waiting[:n])
-	q.waiting = slices.Delete(q.waiting, 0, n)
+	c.take(c.first())
 	q.mu.Unlock()
-	for _, p := range ps {
-		p.err = ErrUnknown // unless it is told otherwise: a panic passes through here
-	}
 	defer func() {
-		for _, p := range ps {
+		for _, p := range c.ps {
 			close(p.done)
 		}
 		q.mu.Lock()
@@ -154,34 +149,73 @@ func (q *queue) carry(ctx context.Context, carryOut func(context.Context, []*pen
 			close(q.waiting[0].lead)
 		}
 	}()
-	if len(ps) > 1 { // one caller's end is not the others'
-		ctx = context.WithoutCancel(ctx)
-	}
-	if !by.IsZero() {
+	if !c.by.IsZero() {
+		leader := ctx
+		if c.open {
+			ctx = context.WithoutCancel(ctx)
+		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, by)
+		ctx, cancel = context.WithDeadline(ctx, c.by)
 		defer cancel()
+		c.apart = context.AfterFunc(leader, cancel)
+		defer c.apart()
+		if len(c.ps) > 1 {
+			c.apart() // one caller's end is not the others'
+		}
 	}
-	carryOut(ctx, ps)
+	carryOut(ctx, c)
+}
+
+// company is the operations that share a transaction.
+type company struct {
+	q     *queue
+	ps    []*pending
+	by    time.Time   // when it must have been decided; zero: it takes its time
+	open  bool        // others may join
+	apart func() bool // parts it from the caller that leads it, unless that has gone
 }
 
 // hurry is how much time those have left at least who share a transaction.
 const hurry = 250 * time.Millisecond
 
-// company is how many of those who wait share the next transaction, and when it
-// must have been decided. Who takes long, or has hardly any time left, goes alone.
-func company(waiting []*pending) (n int, by time.Time) {
-	for _, p := range waiting {
+// first is how many of those who wait share the next transaction. Who takes long,
+// or has hardly any time left, goes alone.
+func (c *company) first() (n int) {
+	for _, p := range c.q.waiting[:min(len(c.q.waiting), maxBatch)] {
 		if p.by.IsZero() || time.Until(p.by) < hurry {
 			break
 		}
-		if n == 0 || p.by.Before(by) {
-			by = p.by
+		if n == 0 || p.by.Before(c.by) {
+			c.by = p.by
 		}
 		n++
 	}
-	if n == 0 {
-		return 1, waiting[0].by
+	if c.open = n > 0; !c.open {
+		c.by = c.q.waiting[0].by
+		return 1
 	}
-	return n, by
+	return n
+}
+
+func (c *company) take(n int) {
+	for _, p := range c.q.waiting[:n] {
+		p.err = ErrUnknown // unless it is told otherwise: a panic passes through here
+	}
+	c.ps = append(c.ps, c.q.waiting[:n]...)
+	c.q.waiting = slices.Delete(c.q.waiting, 0, n)
+}
+
+// join takes in who has queued up while those before waited for the head, and
+// answers all: the next head may be long in coming, where other processes write too.
+func (c *company) join() []*pending {
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	n := 0
+	for n < len(c.q.waiting) && len(c.ps)+n < maxBatch && !c.q.waiting[n].by.Before(c.by) {
+		n++
+	}
+	if n > 0 && (len(c.ps) > 1 || c.apart()) {
+		c.take(n)
+	}
+	return c.ps
 }
