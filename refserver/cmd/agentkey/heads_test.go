@@ -53,6 +53,13 @@ func (r *releases) add(means, signed string) {
 	r.means[means]++
 }
 
+// all are the heads that were released so far. Servers go on releasing them.
+func (r *releases) all() (heads map[string]string, means map[string]int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.heads), maps.Clone(r.means)
+}
+
 // webhook keeps heads as a service of somebody else would, and every one that it
 // was ever sent.
 func (r *releases) webhook(t *testing.T) (url string) {
@@ -328,16 +335,18 @@ func TestReleasedHeadsExtendEachOther(t *testing.T) {
 	running[0], _ = nodes[0].start(t, binary, running[0].address)
 	o, err := admins[0].Organization(t.Context())
 	is.NoErr(err)
+	r.exported(t, admins[0])
+	heads, means := r.all() // and then the logs, which go on
 	logs := treesOf(t, db)
 	log := r.exported(t, admins[0]) // of whose leaves the exact bytes are known
 	is.True(len(log.stored) >= len(l.vends))
 	logs[o.ID] = log
 	known := knownTo(t, admins[0])
-	is.NoErr(oneHistory(r.heads, known, logs))
-	provenBetween(t, admins[0], o.ID, slices.Collect(maps.Keys(r.heads)), known, log)
-	t.Logf("%d kills, %d different heads: %v", kills, len(r.heads), r.means)
-	for _, means := range []string{"committed", "in a receipt", "served over HTTP", "in a file", "sent to the webhook", "kept", "exported"} {
-		is.True(r.means[means] > 0) // or that way shows nothing
+	is.NoErr(oneHistory(heads, known, logs))
+	provenBetween(t, admins[0], o.ID, slices.Collect(maps.Keys(heads)), known, log)
+	t.Logf("%d kills, %d different heads: %v", kills, len(heads), means)
+	for _, way := range []string{"committed", "in a receipt", "served over HTTP", "in a file", "sent to the webhook", "kept", "exported"} {
+		is.True(means[way] > 0) // or that way shows nothing
 	}
 }
 
