@@ -50,13 +50,25 @@ func (m *Manager) seal(ctx context.Context, c storage.Credential, secret *vault.
 	return sealed, err
 }
 
-// actSealing is act for a change that puts a value which was sealed before. Where
-// its data key was retired meanwhile it is sealed anew, and decided again.
+// actSealing is act for a change that puts a credential which was sealed before;
+// nil: it puts none.
 func (m *Manager) actSealing(ctx context.Context, a Actor, n needs, c *storage.Credential, secret *vault.Secret, decide func(u *unit) error) error {
+	if c == nil {
+		return m.act(ctx, a, n, decide)
+	}
+	return m.actSealingAnew(ctx, a, n, func() (err error) {
+		c.Sealed, err = m.seal(ctx, *c, secret)
+		return err
+	}, decide)
+}
+
+// actSealingAnew is act for a change that puts what was sealed before. Where its
+// data key was retired meanwhile it is sealed anew, and decided again.
+func (m *Manager) actSealingAnew(ctx context.Context, a Actor, n needs, seal func() error, decide func(u *unit) error) error {
 	err := m.act(ctx, a, n, decide)
-	for run := 0; run < maxRuns && c != nil && errors.Is(err, errRetired); run++ {
+	for run := 0; run < maxRuns && errors.Is(err, errRetired); run++ {
 		m.keys.forget(a.Organization)
-		if c.Sealed, err = m.seal(ctx, *c, secret); err == nil {
+		if err = seal(); err == nil {
 			err = m.act(ctx, a, n, decide)
 		}
 	}

@@ -95,11 +95,9 @@ func (u *unit) deleteTool(e *entry, t storage.Tool) {
 // putCredential writes a credential. With fresh, its value was just sealed.
 func (u *unit) putCredential(e *entry, c storage.Credential, fresh bool) (err error) {
 	if fresh {
-		if id, err := vault.SealedKeyID(c.Sealed); err != nil || u.states[id] != vault.KeyActive {
-			return errRetired
+		if err := u.justSealed(e, audit.KindCredential, c.ID, c.Sealed); err != nil {
+			return err
 		}
-		digest := vault.SealedDigest(c.Sealed)
-		e.Sealed = append(e.Sealed, audit.SealedRef{Kind: audit.KindCredential, ID: c.ID, Digest: digest[:]})
 	}
 	c.UpdatedAt = u.now
 	if c.Seal, err = u.change(e, c.Row(u.installation)); err != nil {

@@ -22,8 +22,8 @@ type examined struct {
 	ring   *ring                     // over keys
 	wraps  map[vault.Purpose]string  // the provider's keys that wrap now
 	sealed map[string]int64          // values found, by data key
-	batch  []storage.Credential      // to be opened when the page is read
-	sample []storage.CredentialRef   // to be opened at last
+	batch  []sealedValue             // to be opened when the page is read
+	sample []rowRef                  // of values to be opened at last
 }
 
 func (o *examined) find(kind, id, problem string) { o.diagnosis.find(o.id, kind, id, problem) }
@@ -239,35 +239,34 @@ func (o *examined) check(u *unit, row vault.Row, seal []byte) {
 
 // value looks at a sealed value without opening it, and keeps it for that if it is
 // to be opened.
-func (o *examined) value(_ *unit, c storage.Credential) {
+func (o *examined) value(_ *unit, v sealedValue) {
 	o.out.Values++
-	id, err := vault.SealedKeyID(c.Sealed)
+	id, err := vault.SealedKeyID(v.sealed)
 	if err != nil {
-		o.find(audit.KindCredential, c.ID, "value is not sealed in a known form")
+		o.find(v.kind, v.id, "value is not sealed in a known form")
 		return
 	}
 	o.sealed[id]++
 	switch o.state(id) {
 	case "":
-		o.find(audit.KindCredential, c.ID, "value is sealed with a data key that is not there")
+		o.find(v.kind, v.id, "value is sealed with a data key that is not there")
 		return
 	case vault.KeyDestroyed:
 		if !o.destroyed() {
-			o.find(audit.KindCredential, c.ID, "value is sealed with a data key that is destroyed")
+			o.find(v.kind, v.id, "value is sealed with a data key that is destroyed")
 		}
 		return
 	case vault.KeyDecryptOnly:
 		o.out.Older++
 	}
 	if o.in.All {
-		o.batch = append(o.batch, c)
+		o.batch = append(o.batch, v)
 		return
 	}
-	ref := storage.CredentialRef{Tool: c.Tool, Grant: c.Grant}
 	if len(o.sample) < o.in.Sample {
-		o.sample = append(o.sample, ref)
+		o.sample = append(o.sample, v.rowRef)
 	} else if i := rand.Int64N(o.out.Values); i < int64(len(o.sample)) { // each value is as likely to be kept
-		o.sample[i] = ref
+		o.sample[i] = v.rowRef
 	}
 }
 
@@ -278,12 +277,7 @@ func (o *examined) openSample(ctx context.Context) error {
 	for from := 0; from < len(o.sample); from += openChunk {
 		part := o.sample[from:min(from+openChunk, len(o.sample))]
 		err := o.page(ctx, func(ctx context.Context, tx storage.ReadTx, _ *unit) error {
-			found, err := tx.Credentials(ctx, part)
-			for _, c := range found { // those replaced or removed meanwhile are others', or gone
-				c.Organization = o.id
-				o.batch = append(o.batch, c)
-			}
-			return err
+			return o.fetch(ctx, tx, part)
 		})
 		if err != nil {
 			return err
@@ -292,27 +286,54 @@ func (o *examined) openSample(ctx context.Context) error {
 	return nil
 }
 
+// fetch reads values again. Those replaced or removed meanwhile are others', or gone.
+func (o *examined) fetch(ctx context.Context, tx storage.ReadTx, rows []rowRef) error {
+	var credentials []storage.CredentialRef
+	for _, ref := range rows {
+		if ref.kind == audit.KindCredential {
+			credentials = append(credentials, ref.of)
+			continue
+		}
+		r, ok, err := tx.Record(ctx, ref.kind, ref.id)
+		if err != nil {
+			return err
+		}
+		if ok {
+			r.Organization = o.id
+			o.batch = append(o.batch, webhookValue(o.m.installation, r))
+		}
+	}
+	if len(credentials) == 0 {
+		return nil
+	}
+	found, err := tx.Credentials(ctx, credentials)
+	for _, c := range found {
+		c.Organization = o.id
+		o.batch = append(o.batch, credentialValue(o.m.installation, c))
+	}
+	return err
+}
+
 // open opens what a page has brought: each value in its place, which must work,
 // and elsewhere, which must not.
 func (o *examined) open() {
-	for i, c := range o.batch {
-		id, err := vault.SealedKeyID(c.Sealed)
+	for i, v := range o.batch {
+		id, err := vault.SealedKeyID(v.sealed)
 		if err != nil || o.keys[id] == nil || o.state(id) == vault.KeyDestroyed {
 			continue // its key is what is wrong, and was found; or it is gone since
 		}
-		place := c.Place(o.m.installation)
-		if !o.opens(place, c.Sealed) {
+		if !o.opens(v.place, v.sealed) {
 			problem := "value does not open in its place"
-			if home := o.home(c); home != "" {
-				problem += "; it is that of credential " + home
+			if home := o.home(v); home != "" {
+				problem += "; it is that of " + home
 			}
-			o.find(audit.KindCredential, c.ID, problem)
+			o.find(v.kind, v.id, problem)
 			continue
 		}
 		o.out.Opened++
-		for _, p := range elsewhere(place, o.batch[(i+1)%len(o.batch)].Place(o.m.installation)) {
-			if p != place && o.opens(p, c.Sealed) {
-				o.find(audit.KindCredential, c.ID, "value opens in another place than its own")
+		for _, p := range elsewhere(v.place, o.batch[(i+1)%len(o.batch)].place) {
+			if p != v.place && o.opens(p, v.sealed) {
+				o.find(v.kind, v.id, "value opens in another place than its own")
 			}
 		}
 	}
@@ -328,11 +349,11 @@ func (o *examined) opens(p vault.Place, sealed []byte) bool {
 	return err == nil
 }
 
-// home is the credential of the batch in whose place a value opens.
-func (o *examined) home(c storage.Credential) string {
+// home is the row of the batch in whose place a value opens.
+func (o *examined) home(v sealedValue) string {
 	for _, other := range o.batch {
-		if other.ID != c.ID && o.opens(other.Place(o.m.installation), c.Sealed) {
-			return other.ID
+		if other.id != v.id && o.opens(other.place, v.sealed) {
+			return other.kind + " " + other.id
 		}
 	}
 	return ""

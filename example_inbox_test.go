@@ -47,6 +47,21 @@ func ExampleManager_ToolActivity() {
 	// grant.assigned human false
 }
 
+// A channel gets its webhook. Its URL is sealed like a credential, and nothing tells
+// it but whoever knows it already.
+func ExampleManager_UpdateNotificationSettings() {
+	s, ctx := openExample(), context.Background()
+	url := agentkey.NewSecret([]byte("https://hooks.slack.com/services/T0TEST/B0TEST/hook_test_1"))
+	defer url.Destroy()
+	must(s.UpdateNotificationSettings(ctx, s.admin, agentkey.UpdateNotificationSettingsInput{Slack: url}))
+	fmt.Printf("%+v\n", must(s.NotificationSettings(ctx, s.admin)))
+	must(s.UpdateNotificationSettings(ctx, s.admin, agentkey.UpdateNotificationSettingsInput{ClearSlack: true}))
+	fmt.Println(must(s.NotificationSettings(ctx, s.admin)).Slack.Configured)
+	// Output:
+	// {Slack:{Configured:true Preview:https://hooks.slac…} Discord:{Configured:false Preview:}}
+	// false
+}
+
 // An introduction that was dismissed stays dismissed as of the first time.
 func ExampleManager_DismissOnboarding() {
 	s, ctx := openExample(), context.Background()

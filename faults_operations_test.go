@@ -44,7 +44,7 @@ type call = func(ctx context.Context) (any, error)
 func faultOperations() []faultOperation {
 	var all []faultOperation
 	for _, some := range [][]faultOperation{
-		agentsFaults(), toolFaults(), catalogFaults(), guideFaults(), suggestionFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(), retentionFaults(), rotationFaults(), incidentFaults(),
+		agentsFaults(), toolFaults(), catalogFaults(), guideFaults(), suggestionFaults(), accessFaults(), decisionFaults(), administratorFaults(), organizationFaults(), backgroundFaults(), readFaults(), retentionFaults(), rotationFaults(), incidentFaults(), notificationFaults(),
 	} {
 		all = append(all, some...)
 	}

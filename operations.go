@@ -16,6 +16,9 @@ const (
 	OpAcceptRestore      Operation = "restore.accept"      // in the reserved organization only
 	OpDiagnose           Operation = "crypto.diagnose"     // in the reserved organization only
 
+	OpReadNotificationSettings   Operation = "organization.read_notifications"
+	OpUpdateNotificationSettings Operation = "organization.update_notifications"
+
 	OpReadAgents      Operation = "agents.read"
 	OpRegisterAgent   Operation = "agents.create"
 	OpUpdateAgent     Operation = "agents.update"
@@ -108,6 +111,9 @@ var rules = map[Operation]rule{
 	OpCreateOrganization: {roles: owners, change: true, installation: true},
 	OpAcceptRestore:      {roles: owners, change: true, installation: true},
 	OpDiagnose:           {roles: owners, change: true, installation: true},
+
+	OpReadNotificationSettings:   {roles: everyone},
+	OpUpdateNotificationSettings: {roles: admins, change: true},
 
 	OpReadAgents:      {roles: everyone},
 	OpRegisterAgent:   {roles: admins, change: true},

@@ -362,6 +362,26 @@ var steps = []struct {
 		nil,
 	},
 	{
+		"give Slack a webhook", func(s *stage) error { return s.setSlack(s.boss()) },
+		[]string{"notification.settings.updated human organization_notification_settings +actor [notification_webhook] discord_configured= sealed slack_configured="},
+	},
+	{
+		"give it another", func(s *stage) error { return s.setSlack(s.boss()) },
+		[]string{"notification.settings.updated human organization_notification_settings +actor [-notification_webhook notification_webhook] discord_configured= sealed slack_configured="},
+	},
+	{
+		"remove it", func(s *stage) error {
+			return second(s.UpdateNotificationSettings(s.t.Context(), s.boss(), agentkey.UpdateNotificationSettingsInput{ClearSlack: true}))
+		},
+		[]string{"notification.settings.updated human organization_notification_settings +actor [-notification_webhook] discord_configured= slack_configured="},
+	},
+	{
+		"remove it once more", func(s *stage) error {
+			return second(s.UpdateNotificationSettings(s.t.Context(), s.boss(), agentkey.UpdateNotificationSettingsInput{ClearSlack: true}))
+		},
+		nil,
+	},
+	{
 		"rename", func(s *stage) error { return second(s.UpdateOrganization(s.t.Context(), s.boss(), "renamed")) },
 		[]string{"organization.updated human organization +actor [organization]"},
 	},

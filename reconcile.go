@@ -258,6 +258,7 @@ var recordKinds = []string{
 	kindGuide, kindInstructionVersion, kindInstructionSuggestion, kindInstructionSupporter, kindRemoval,
 	kindToolIdentity, kindToolSuggestion, kindToolSupporter, kindRetention, kindRemoved, kindHold,
 	kindRotation, kindLinger, kindSigningKey, kindOuterKey, kindDestruction, kindReview,
+	kindWebhook,
 }
 
 // organizations looks, for the reserved organization, whether every organization

@@ -181,6 +181,10 @@ func (s *stage) loopWithSecrets(w *watch) {
 		profile, err := s.Profile(ctx, caller)
 		see("Profile", profile, err)
 	}
+	hook := agentkey.UpdateNotificationSettingsInput{Slack: agentkey.NewSecret([]byte("https://hooks.slack.com/services/hook_test_canary_000001"))}
+	w.value("UpdateNotificationSettingsInput", hook)
+	settings, err := s.UpdateNotificationSettings(ctx, s.Owner, hook)
+	see("UpdateNotificationSettings", settings, err)
 	s.refusedSecrets(see, secret, personal.ID)
 	r, err := s.Revoke(ctx, s.Owner, bot.Agent.ID, tool.ID)
 	see("Revoke", r, err)
@@ -197,6 +201,8 @@ func (s *stage) refusedSecrets(see func(string, any, error), secret func(string)
 	in := agentkey.AddToolInput{Name: "x", AuthType: "api_key", Mode: "per_agent", Credential: secret("unwanted")}
 	t, err := s.AddTool(ctx, s.Owner, in)
 	see("AddTool with too much", t, err)
+	n, err := s.UpdateNotificationSettings(ctx, s.Owner, agentkey.UpdateNotificationSettingsInput{Discord: secret("https://discord.example/")})
+	see("UpdateNotificationSettings with another host", n, err)
 	t, err = s.UpdateTool(ctx, s.Owner, tool, agentkey.UpdateToolInput{Credential: secret("unwanted here")})
 	see("UpdateTool with too much", t, err)
 	short := secret("short")

@@ -42,14 +42,8 @@ type resealer struct {
 	skipped int64                    // changed by others while it was done
 	stuck   map[string]int64         // what can't be sealed anew, by the key that it needs
 
-	values []storage.Credential // of the page that was read
-	rows   []movedRow
-}
-
-// movedRow names a row whose seal is of an old key.
-type movedRow struct {
-	kind, id string
-	of       storage.CredentialRef // of a credential; of an approval, its grant
+	values []sealedValue // under old keys, of the page that was read
+	rows   []rowRef      // whose seals are of old keys
 }
 
 // resealAll carries out what Reseal asked for.
@@ -109,24 +103,27 @@ func (s *resealer) walk(page func(context.Context, func(context.Context, storage
 	return rowWalk{
 		organization: s.organization, page: page,
 		check: func(u *unit, row vault.Row, seal []byte) {
-			if row.Kind != audit.KindCredential && row.Kind != audit.KindApproval && older(u, seal) {
-				s.rows = append(s.rows, movedRow{kind: row.Kind, id: row.Record})
+			if !slices.Contains(besides, row.Kind) && older(u, seal) {
+				s.rows = append(s.rows, rowRef{kind: row.Kind, id: row.Record})
 			}
 		},
 		approval: func(a grants.Approval) {
 			if id, err := vault.RowSealKeyID(a.Seal); err == nil && id != s.active[vault.PurposeRow] {
-				s.rows = append(s.rows, movedRow{kind: audit.KindApproval, id: storage.ApprovalID(a), of: storage.CredentialRef{Grant: a.Grant}})
+				s.rows = append(s.rows, rowRef{kind: audit.KindApproval, id: storage.ApprovalID(a), of: storage.CredentialRef{Grant: a.Grant}})
 			}
 		},
-		sealed: func(u *unit, c storage.Credential) {
-			if id, err := vault.SealedKeyID(c.Sealed); err == nil && id != s.active[vault.PurposeSeal] {
-				s.values = append(s.values, c)
-			} else if older(u, c.Seal) {
-				s.rows = append(s.rows, movedRow{kind: audit.KindCredential, id: c.ID, of: storage.CredentialRef{Tool: c.Tool, Grant: c.Grant}})
+		sealed: func(u *unit, v sealedValue) {
+			if id, err := vault.SealedKeyID(v.sealed); err == nil && id != s.active[vault.PurposeSeal] {
+				s.values = append(s.values, v)
+			} else if older(u, v.seal) {
+				s.rows = append(s.rows, v.rowRef)
 			}
 		},
 	}
 }
+
+// besides are the kinds of rows that a walk shows a second time, with more of them.
+var besides = []string{audit.KindCredential, audit.KindApproval, kindWebhook}
 
 // older says whether a row is sealed with another key than the active one. What
 // has no seal of a known form is sealed with none.
@@ -215,46 +212,43 @@ func (s *resealer) paced(ctx context.Context, part func() error) error {
 
 // moveValues opens values and seals them with the active key, before the head is
 // taken, and writes those that are still what was read.
-func (s *resealer) moveValues(ctx context.Context, found []storage.Credential) error {
-	next := make(map[string]storage.Credential, len(found))
-	n := needs{credentials: true}
-	for _, c := range found {
-		sealed, err := s.sealAnew(ctx, c)
+func (s *resealer) moveValues(ctx context.Context, found []sealedValue) error {
+	next := make(map[string]sealedValue, len(found))
+	var rows []rowRef
+	for _, v := range found {
+		sealed, err := s.sealAnew(ctx, v)
 		if errors.Is(err, vault.ErrIntegrity) || errors.Is(err, vault.ErrUnknownKey) {
-			s.stick(c)
-			s.m.reportIntegrity(ctx, s.organization, &integrityError{kind: audit.KindCredential, id: c.ID})
+			s.stick(v)
+			s.m.reportIntegrity(ctx, s.organization, &integrityError{kind: v.kind, id: v.id})
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		next[c.ID] = sealed
-		n.tools = both(n.tools, []string{c.Tool})
-		if c.Grant != "" {
-			n.grants = both(n.grants, []string{c.Grant})
-		}
+		next[v.id] = sealed
+		rows = append(rows, v.rowRef)
 	}
 	if len(next) == 0 {
 		return nil
 	}
 	moved := 0
-	err := s.m.commit(ctx, operation{organization: s.organization, needs: n, decide: func(u *unit) error {
+	err := s.m.commit(ctx, operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
 		moved = 0
 		if err := s.sameKeys(u); err != nil {
 			return err
 		}
 		var e *entry
 		for _, old := range found {
-			c, ok := next[old.ID]
-			now := u.credentials[storage.CredentialRef{Tool: old.Tool, Grant: old.Grant}]
-			if !ok || now.ID != old.ID || now.Revision != old.Revision || !bytes.Equal(now.Sealed, old.Sealed) {
+			v, ok := next[old.id]
+			now, present := u.value(old.rowRef)
+			if !ok || !present || now.revision != old.revision || !bytes.Equal(now.sealed, old.sealed) {
 				continue
 			}
 			if e == nil {
 				e = u.event(system, audit.ActionCredentialResealed)
 				e.Target = audit.Ref{Kind: audit.KindDataKey, ID: s.active[vault.PurposeSeal]}
 			}
-			if err := u.putCredential(e, c, true); err != nil {
+			if err := u.putValue(e, v); err != nil {
 				return err
 			}
 			moved++
@@ -280,7 +274,7 @@ func (s *resealer) moveValues(ctx context.Context, found []storage.Credential) e
 
 // oneByOne moves each value by itself: one that can't be moved, since it or what it
 // belongs to was changed by hand, keeps its key alive and hides no other.
-func (s *resealer) oneByOne(ctx context.Context, found []storage.Credential, cause error) error {
+func (s *resealer) oneByOne(ctx context.Context, found []sealedValue, cause error) error {
 	if len(found) == 1 {
 		s.stick(found[0])
 		return nil
@@ -296,33 +290,33 @@ func (s *resealer) oneByOne(ctx context.Context, found []storage.Credential, cau
 	return nil
 }
 
-func (s *resealer) stick(c storage.Credential) {
-	if id, err := vault.SealedKeyID(c.Sealed); err == nil {
+func (s *resealer) stick(v sealedValue) {
+	if id, err := vault.SealedKeyID(v.sealed); err == nil {
 		s.stuck[id]++
 	}
-	if id, err := vault.RowSealKeyID(c.Seal); err == nil {
+	if id, err := vault.RowSealKeyID(v.seal); err == nil {
 		s.stuck[id]++
 	}
 }
 
-// sealAnew is c with its value sealed for its next revision.
-func (s *resealer) sealAnew(ctx context.Context, c storage.Credential) (storage.Credential, error) {
+// sealAnew is v sealed for the next revision of its row.
+func (s *resealer) sealAnew(ctx context.Context, v sealedValue) (sealedValue, error) {
 	r, err := s.m.keys.acquire(ctx, s.organization, false)
 	if err != nil {
-		return c, err
+		return v, err
 	}
 	defer r.release()
-	secret, err := r.opener.Open(c.Place(s.m.installation), c.Sealed)
+	secret, err := r.opener.Open(v.place, v.sealed)
 	if err != nil {
-		return c, err
+		return v, err
 	}
 	defer secret.Destroy()
-	c.Revision++
-	c.SealedRevision = c.Revision
-	c.Sealed, err = s.m.sealWith(ctx, r, c.Place(s.m.installation), secret)
+	v.revision++
+	v.place.Revision = v.revision
+	v.sealed, err = s.m.sealWith(ctx, r, v.place, secret)
 	if errors.Is(err, errStale) {
 		s.m.keys.forget(s.organization)
-		return c, errPass
+		return v, errPass
 	}
-	return c, err
+	return v, err
 }

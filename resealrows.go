@@ -15,7 +15,7 @@ import (
 
 // moveRows seals rows with the active row key: each gets its next revision, as the
 // log has to know it, and stays as it is otherwise.
-func (s *resealer) moveRows(ctx context.Context, rows []movedRow) error {
+func (s *resealer) moveRows(ctx context.Context, rows []rowRef) error {
 	moved := 0
 	err := s.m.commit(ctx, operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
 		moved = 0
@@ -52,7 +52,7 @@ func (s *resealer) moveRows(ctx context.Context, rows []movedRow) error {
 }
 
 // rowNeeds reads rows by what they are.
-func rowNeeds(rows []movedRow) (n needs) {
+func rowNeeds(rows []rowRef) (n needs) {
 	for _, r := range rows {
 		switch r.kind {
 		case audit.KindOrganization, audit.KindDataKey: // are always read
@@ -234,8 +234,8 @@ func (m *Manager) countSeals(ctx context.Context, organization string) (sealCoun
 			id, err := vault.RowSealKeyID(seal)
 			count(c.rows, id, err)
 		},
-		sealed: func(_ *unit, cr storage.Credential) {
-			id, err := vault.SealedKeyID(cr.Sealed)
+		sealed: func(_ *unit, v sealedValue) {
+			id, err := vault.SealedKeyID(v.sealed)
 			count(c.values, id, err)
 		},
 	}

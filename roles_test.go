@@ -244,6 +244,12 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 	agentkey.OpReadSettings: {
 		func(s *stage, a agentkey.Actor) error { return second(s.Settings(s.t.Context(), a)) },
 	},
+	agentkey.OpReadNotificationSettings: {
+		func(s *stage, a agentkey.Actor) error { return second(s.NotificationSettings(s.t.Context(), a)) },
+	},
+	agentkey.OpUpdateNotificationSettings: {
+		func(s *stage, a agentkey.Actor) error { return s.setSlack(a) },
+	},
 	agentkey.OpDismissOnboarding: {
 		func(s *stage, a agentkey.Actor) error { return second(s.DismissOnboarding(s.t.Context(), a)) },
 	},
@@ -412,7 +418,7 @@ var drivers = map[agentkey.Operation][]func(s *stage, a agentkey.Actor) error{
 // p approver, u auditor.
 var may = map[agentkey.Operation]string{
 	agentkey.OpReadOrganization: "oapu", agentkey.OpUpdateOrganization: "o", agentkey.OpLockdown: "oap", agentkey.OpUnlock: "o",
-	agentkey.OpCreateOrganization: "o", agentkey.OpDiagnose: "o", agentkey.OpAcceptRestore: "o", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
+	agentkey.OpCreateOrganization: "o", agentkey.OpDiagnose: "o", agentkey.OpAcceptRestore: "o", agentkey.OpReadNotificationSettings: "oapu", agentkey.OpUpdateNotificationSettings: "oa", agentkey.OpReadSettings: "oapu", agentkey.OpDismissOnboarding: "oa", agentkey.OpReadInbox: "oapu",
 	agentkey.OpReadAgents: "oapu", agentkey.OpRegisterAgent: "oa", agentkey.OpUpdateAgent: "oa", agentkey.OpSuspendAgent: "oap",
 	agentkey.OpReactivateAgent: "oa", agentkey.OpRotateKey: "oa", agentkey.OpRevokeKey: "oap",
 	agentkey.OpReadTools: "oapu", agentkey.OpAddTool: "oa", agentkey.OpUpdateTool: "oa", agentkey.OpDeleteTool: "oa",

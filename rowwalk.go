@@ -18,8 +18,8 @@ type rowWalk struct {
 	page func(ctx context.Context, fn func(ctx context.Context, tx storage.ReadTx, u *unit) error) error
 	// check looks at a row.
 	check func(u *unit, row vault.Row, seal []byte)
-	// sealed looks at a credential besides. Nil: nobody does.
-	sealed func(u *unit, c storage.Credential)
+	// sealed looks at a sealed value and the row that holds it besides. Nil: nobody does.
+	sealed func(u *unit, v sealedValue)
 	// approval looks at an approval besides. Nil: nobody does.
 	approval func(a grants.Approval)
 }
@@ -116,7 +116,7 @@ func (r rowWalk) credentials(ctx context.Context, tx storage.ReadTx, u *unit, re
 		c.Organization = r.organization
 		r.check(u, c.Row(u.installation), c.Seal)
 		if r.sealed != nil {
-			r.sealed(u, c)
+			r.sealed(u, credentialValue(u.installation, c))
 		}
 	}
 	return err
@@ -168,6 +168,9 @@ func (r rowWalk) records(ctx context.Context) error {
 				for _, rec := range found {
 					rec.Organization = r.organization
 					r.check(u, rec.Row(u.installation), rec.Seal)
+					if kind == kindWebhook && r.sealed != nil {
+						r.sealed(u, webhookValue(u.installation, rec))
+					}
 				}
 				return err
 			})

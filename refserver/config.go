@@ -1,6 +1,7 @@
 package refserver
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
@@ -75,6 +76,11 @@ type Config struct {
 	// behind, of all organizations together. 24 characters at least. It stays the
 	// caller's. Nil: there are no metrics.
 	MetricsToken *vault.Secret
+
+	// Resolve gives the addresses of the host of a notifications' webhook, all of which
+	// have to be public for it to be kept. It is given 5 seconds. Nil: the system's
+	// resolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// Logger takes what an operator should see. Nil: nothing is logged.
 	Logger *slog.Logger

@@ -75,7 +75,7 @@ func through(s seed.Seeded, since time.Time, document string) map[string]func(ur
 		"incident of agent": get(incident + "agent=" + s.Busy), "incident of tool": get(incident + "tool=" + s.BusyTool), "incident of address": get(incident + "ip=192.0.2.7"),
 		"catalog as YAML": get("config/export"), "catalog as JSON": get("config/export?format=json"),
 		"import plan": send(http.MethodPut, "config/import?dryRun=1", "application/yaml", document), "import": send(http.MethodPut, "config/import", "application/yaml", document),
-		"destruction": get("organization/destruction"), "keys": get("keys"), "onboarding": get("onboarding"),
+		"destruction": get("organization/destruction"), "keys": get("keys"), "onboarding": get("onboarding"), "notifications": get("notifications"),
 	}
 }
 

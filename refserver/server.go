@@ -59,7 +59,7 @@ func New(m *agentkey.Manager, c Config) (*Server, error) {
 	srv := &Server{
 		settings: s, manager: m,
 		agents: agentapi.New(m, agentapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies, Origins: s.Origins}),
-		admins: adminapi.New(m, adminapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies, AnchorRevocations: s.AnchorRevocations}),
+		admins: adminapi.New(m, adminapi.Options{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies, AnchorRevocations: s.AnchorRevocations, Resolve: s.Resolve}),
 	}
 	shared := exchange.Config{Logger: s.Logger, Clock: s.Clock, TrustedProxies: s.proxies}
 	srv.bypass = exchange.Refusing(shared, errBypass)

@@ -55,7 +55,7 @@ var arrows = map[string]allowed{
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"github.com/google/uuid"},
 	},
 	"refserver/agentapi": {own: append([]string{"refserver/internal/exchange"}, library...)},
-	"refserver/adminapi": {own: append([]string{"refserver/internal/catalogfile", "refserver/internal/exchange"}, library...)},
+	"refserver/adminapi": {own: append([]string{"refserver/internal/catalogfile", "refserver/internal/exchange", "refserver/internal/outgoing"}, library...)},
 	"refserver/internal/catalogfile": {
 		own: append([]string{"refserver/internal/strictjson"}, library...), others: []string{"go.yaml.in/yaml/v3"},
 	},

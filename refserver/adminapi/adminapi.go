@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/exchange"
+	"github.com/agentkey-dev/agentkey-go/refserver/internal/outgoing"
 )
 
 // Options hold what is optional. The zero value is good.
@@ -30,11 +32,16 @@ type Options struct {
 	// anchors have it. The header AgentKey-Anchored of the answer then says yes or no.
 	// Zero: it does not wait.
 	AnchorRevocations time.Duration
+
+	// Resolve gives the addresses of the host of a notifications' webhook. It is given
+	// 5 seconds. Nil: the system's resolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 type api struct {
 	manager *agentkey.Manager
 	wait    time.Duration // for anchors
+	resolve outgoing.Resolver
 }
 
 // New returns the handler of the administrators' API. It serves the paths under
@@ -47,7 +54,10 @@ func New(m *agentkey.Manager, o Options) http.Handler { return router(m, o) }
 func Routes() map[string][]string { return router(nil, Options{}).Routes() }
 
 func router(m *agentkey.Manager, o Options) *exchange.Router {
-	a := &api{m, o.AnchorRevocations}
+	a := &api{m, o.AnchorRevocations, outgoing.System}
+	if o.Resolve != nil {
+		a.resolve = o.Resolve
+	}
 	rt := exchange.NewRouter(exchange.Config{Logger: o.Logger, Clock: o.Clock, TrustedProxies: o.TrustedProxies})
 	for _, r := range a.routes() {
 		h := a.limited(r.serve)
@@ -133,6 +143,8 @@ func (a *api) routes() []route {
 		{method: post, path: "/incident/leaked-key", serve: a.leakedKey, free: true},
 		{method: get, path: "/onboarding", serve: a.getOnboarding},
 		{method: post, path: "/onboarding/dismiss", serve: a.dismissOnboarding},
+		{method: get, path: "/notifications", serve: a.getNotifications},
+		{method: post, path: "/notifications", serve: a.updateNotifications},
 		{method: get, path: "/administrators", serve: a.listAdministrators},
 		{method: post, path: "/administrators", serve: a.createAdministrator},
 		{method: put, path: "/administrators/{id}", serve: a.updateAdministrator},

@@ -21,7 +21,7 @@ var renamed = map[string]string{
 	"mode": "credentialMode", "approved": "approvedCount", "pending": "pendingCount", "rotated": "rotatedCredential",
 	"version_source": "instructionVersionSource", "version": "instructionVersionId", "restored_from": "restoredFromVersionId",
 	"resolution_source": "resolutionSource", "dismissed_until": "dismissedUntil", "retry_after": "retryAfter", "suggestion": "suggestionId",
-	"kept": "removedPreviewOnly",
+	"kept": "removedPreviewOnly", "slack_configured": "slackConfigured", "discord_configured": "discordConfigured",
 }
 
 // metadata is what an event says, in the contract's names and types; nil when
@@ -35,7 +35,7 @@ func metadata(e agentkey.LoggedEvent) map[string]any {
 			if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 				value = n
 			}
-		case "rotated":
+		case "rotated", "slack_configured", "discord_configured":
 			value = text == "true"
 		}
 		if known, found := renamed[name]; found {

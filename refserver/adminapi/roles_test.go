@@ -100,6 +100,8 @@ func calls(f *servertest.Fixture, owner string) []call {
 		{"POST", "/organization/unlock", "", agentkey.OpUnlock, 200},
 		{"GET", "/onboarding", "", agentkey.OpReadSettings, 200},
 		{"POST", "/onboarding/dismiss", "", agentkey.OpDismissOnboarding, 200},
+		{"GET", "/notifications", "", agentkey.OpReadNotificationSettings, 200},
+		{"POST", "/notifications", `{"clearSlack":true}`, agentkey.OpUpdateNotificationSettings, 200},
 		{"GET", "/administrators", "", agentkey.OpReadAdministrators, 200},
 		{"POST", "/administrators", `{"label":"new","role":"auditor"}`, agentkey.OpManageAdministrators, 201},
 		{"PUT", "/administrators/" + person, `{"role":"approver"}`, agentkey.OpManageAdministrators, 200},

@@ -87,6 +87,7 @@ type program struct {
 	Tokens      tokensCommands      `cmd:"" help:"Administrators' tokens."`
 	Admins      adminsCommands      `cmd:"" help:"Administrators."`
 	Org         orgCommands         `cmd:"" help:"The organization of your token."`
+	Channels    channelsCommands    `cmd:"" name:"notifications" help:"Where notifications are to go."`
 	Audit       auditCommands       `cmd:"" help:"The audit log."`
 	Incident    incidentCommands    `cmd:"" help:"When something went wrong."`
 	Lockdown    orgLock             `cmd:"" help:"Refuse every agent everything, at once."`

@@ -21,6 +21,7 @@ import (
 var commandOf = map[agentkey.Operation]string{
 	agentkey.OpReadOrganization: "org show", agentkey.OpUpdateOrganization: "org rename", agentkey.OpLockdown: "lockdown", agentkey.OpUnlock: "unlock",
 	agentkey.OpReadSettings: "org onboarding", agentkey.OpDismissOnboarding: "org onboarding", agentkey.OpCreateOrganization: "orgs create",
+	agentkey.OpReadNotificationSettings: "notifications show", agentkey.OpUpdateNotificationSettings: "notifications set",
 	agentkey.OpAcceptRestore: "audit accept-restore", agentkey.OpDiagnose: "doctor crypto",
 
 	agentkey.OpReadAgents: "agents show", agentkey.OpRegisterAgent: "agents create", agentkey.OpUpdateAgent: "agents update", agentkey.OpSuspendAgent: "agents suspend",

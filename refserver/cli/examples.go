@@ -98,6 +98,12 @@ agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11
 agentkey guide accept 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --instructions-file linear.md`,
 	"guide dismiss": `agentkey guide dismiss 0198f3c2-7a51-7c0e-9d35-2f6b1e0a4c11 --reason 'The limit is 250 since May'`,
 
+	"notifications show": `agentkey notifications show --json`,
+	"notifications set": `# Asks for the URL, and does not show it:
+agentkey notifications set slack
+agentkey notifications set discord --credential-file webhook`,
+	"notifications clear": `agentkey notifications clear slack`,
+
 	"agents activity": `agentkey agents activity triage-bot --limit 5`,
 	"tools activity":  `agentkey tools activity linear --json`,
 	"org onboarding":  `agentkey org onboarding --dismiss`,

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,9 +51,9 @@ func (s *secretBody) destroy() {
 	s.b = nil
 }
 
-// encodeBody encodes body as a JSON object and appends credential to it without
-// making a string of it.
-func encodeBody(body any, credential *vault.Secret) (*secretBody, error) {
+// encodeBody encodes body as a JSON object and appends secret to it, under a name,
+// without making a string of it.
+func encodeBody(body any, name string, secret *vault.Secret) (*secretBody, error) {
 	if body == nil {
 		return nil, nil
 	}
@@ -60,21 +61,22 @@ func encodeBody(body any, credential *vault.Secret) (*secretBody, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: encode the request: %w", err)
 	}
-	if credential == nil {
+	if secret == nil {
 		return &secretBody{b: b}, nil
 	}
-	plain := credential.Bytes()
+	plain := secret.Bytes()
 	if !utf8.Valid(plain) {
 		return nil, ErrText
 	}
 	b = bytes.TrimSuffix(b, []byte("}"))
 	// Six bytes hold every escape, so that appending never moves, and leaves, a copy.
-	full := make([]byte, 0, len(b)+len(`,"credential":""}`)+6*len(plain))
+	name = cmp.Or(name, "credential")
+	full := make([]byte, 0, len(b)+len(`,"":""}`)+6*len(name)+6*len(plain))
 	full = append(full, b...)
 	if len(b) > 1 {
 		full = append(full, ',')
 	}
-	full = append(full, `"credential":"`...)
+	full = append(appendEscaped(append(full, '"'), []byte(name)), `":"`...)
 	full = appendEscaped(full, plain)
 	full = append(full, `"}`...)
 	return &secretBody{b: full}, nil

@@ -160,7 +160,8 @@ type call struct {
 	path   []string // segments after the base, escaped one by one
 	query  url.Values
 	body   any           // encoded as JSON unless nil
-	secret *vault.Secret // put into the body as credential unless nil
+	secret *vault.Secret // put into the body unless nil
+	named  string        // the secret's name there; empty: credential
 	text   []byte        // sent as it is, in place of body, with media as its content type
 	media  string
 	again  bool // may be repeated
@@ -242,7 +243,7 @@ func (c *connection) once(ctx context.Context, k call) (*http.Response, error) {
 func (c *connection) request(ctx context.Context, k call) (*http.Request, *secretBody, error) {
 	u := c.base.JoinPath(escape(k.path)...)
 	u.RawQuery = k.query.Encode()
-	body, err := encodeBody(k.body, k.secret)
+	body, err := encodeBody(k.body, k.named, k.secret)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -382,6 +382,14 @@ func TestRequestBodies(t *testing.T) {
 			_, err := a.UpdateAdministrator(ctx, "x", client.AdministratorChange{Label: &name})
 			return err
 		},
+		`POST notifications {"slackWebhook":"https://hooks.slack.com/services/hook_test"}`: func(ctx context.Context, a *client.Admin) error {
+			_, err := a.SetWebhook(ctx, "slack", secret("https://hooks.slack.com/services/hook_test"))
+			return err
+		},
+		`POST notifications {"clearDiscord":true}`: func(ctx context.Context, a *client.Admin) error {
+			_, err := a.ClearWebhooks(ctx, client.WebhooksToClear{Discord: true})
+			return err
+		},
 		`POST onboarding/dismiss {}`: func(ctx context.Context, a *client.Admin) error {
 			_, err := a.DismissOnboarding(ctx)
 			return err

@@ -116,6 +116,22 @@ type Activity struct {
 	ActorLabel string    `json:"actorLabel,omitempty"` // of a tool's
 }
 
+// Notifications say which channels have a webhook. Nothing answers a webhook's URL
+// but its first 18 characters, which are a part of the host. What is said of
+// deliveries is nil as long as there was none.
+type Notifications struct {
+	Slack          bool       `json:"slackConfigured"`
+	SlackPreview   *string    `json:"slackWebhookPreview"`
+	SlackStatus    *string    `json:"lastSlackDeliveryStatus"` // success or failed
+	SlackAt        *time.Time `json:"lastSlackDeliveryAt"`
+	SlackError     *string    `json:"lastSlackError"`
+	Discord        bool       `json:"discordConfigured"`
+	DiscordPreview *string    `json:"discordWebhookPreview"`
+	DiscordStatus  *string    `json:"lastDiscordDeliveryStatus"`
+	DiscordAt      *time.Time `json:"lastDiscordDeliveryAt"`
+	DiscordError   *string    `json:"lastDiscordError"`
+}
+
 // Onboarding says whether the organization still needs an introduction.
 type Onboarding struct {
 	DismissedAt *time.Time `json:"onboardingDismissedAt"`

@@ -59,7 +59,7 @@ func sections() (all []string) {
 	for i := range 6 {
 		all = append(all, fmt.Sprintf("2.%d", i+1), fmt.Sprintf("4.%d", i+1))
 	}
-	all = append(all, "3", "3.1", "5", "8")
+	all = append(all, "3", "3.1", "5", "6", "8")
 	for i := range 28 {
 		all = append(all, fmt.Sprintf("D%d", i+1))
 	}

@@ -15,6 +15,7 @@ const (
 	notText    = "must be a string"
 	notInteger = "must be a whole number"
 	notTexts   = "must be a list of strings"
+	notBool    = "must be true or false"
 	notTime    = "must be a time such as 2026-11-23T06:40:14.128Z"
 )
 
@@ -70,6 +71,13 @@ func (f *Fields) OptionalInt(name string, into **int64) {
 		return
 	}
 	*into = &n
+}
+
+// Bool takes true or false.
+func (f *Fields) Bool(name string, into *bool) {
+	if v, ok := f.take(name, strictjson.Bool, notBool); ok {
+		*into = v.Literal() == "true"
+	}
 }
 
 // maxSeconds is a century: far above every limit of the Manager's, and far from

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -57,6 +58,39 @@ func Dialer(encrypted bool) *net.Dialer {
 		}
 		return nil
 	}}
+}
+
+// Resolver gives the addresses of a host.
+type Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
+
+// System is the resolver of this machine.
+func System(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+// Public says whether a host has addresses, and none that is not public. It says
+// nothing of a later moment: what is dialed is checked when it is dialed.
+func (r Resolver) Public(ctx context.Context, host string) bool {
+	found, err := r(ctx, host)
+	return err == nil && len(found) > 0 && !slices.ContainsFunc(found, func(a netip.Addr) bool { return !public(a) })
+}
+
+// special are the ranges of IANA's registries of special-purpose addresses that
+// netip has no word for, and those that lead to addresses of IPv4.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
+}
+
+// unicast is the whole of IPv6 that is given out to the public.
+var unicast = netip.MustParsePrefix("2000::/3")
+
+func public(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return a.IsGlobalUnicast() && !a.IsPrivate() && (a.Is4() || unicast.Contains(a)) &&
+		!slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Client makes a client for a URL of ParseURL. roots are the authorities that the

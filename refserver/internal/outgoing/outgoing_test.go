@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -60,4 +61,31 @@ func TestReach(t *testing.T) {
 	is.True(reach(plain.URL, nil) != nil)
 	is.Equal(requests, 0)
 	is.True(errors.Is(outgoing.Plain(&url.Error{Op: "Get", URL: "https://hook_test", Err: context.Canceled}), context.Canceled))
+}
+
+// A host that leads to one address which is not public is not public.
+func TestPublic(t *testing.T) {
+	t.Parallel()
+	for addresses, want := range map[string]bool{
+		"93.184.216.34": true, "2606:2800::1": true, "93.184.216.34 2606:2800::1": true, "::ffff:93.184.216.34": true,
+		"": false, "93.184.216.34 10.0.0.1": false, "127.0.0.1": false, "::1": false, "0.0.0.0": false, "0.1.2.3": false, "::": false,
+		"172.16.0.1": false, "192.168.1.1": false, "169.254.169.254": false, "fe80::1": false, "fd00::1": false, "100.64.0.1": false,
+		"192.0.0.1": false, "192.0.2.1": false, "198.18.0.1": false, "198.51.100.1": false, "203.0.113.1": false, "224.0.0.1": false,
+		"240.0.0.1": false, "255.255.255.255": false, "ff02::1": false, "2001:db8::1": false, "2001::1": false, "2002:7f00:1::": false,
+		"64:ff9b::7f00:1": false, "::ffff:127.0.0.1": false, "::ffff:10.0.0.1": false, "100::1": false,
+	} {
+		r := outgoing.Resolver(func(context.Context, string) (found []netip.Addr, err error) {
+			for text := range strings.FieldsSeq(addresses) {
+				found = append(found, netip.MustParseAddr(text))
+			}
+			return found, nil
+		})
+		if got := r.Public(t.Context(), "name.example"); got != want {
+			t.Errorf("%q: %t", addresses, got)
+		}
+	}
+	failing := outgoing.Resolver(func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("93.184.216.34")}, errors.New("no such host")
+	})
+	is.New(t).True(!failing.Public(t.Context(), "name.example"))
 }
