@@ -448,3 +448,26 @@ func TestWebhooksOfADestroyedOrganization(t *testing.T) {
 	is.Equal(d.Opened, int64(0))
 	is.True(d.Values > 0)
 }
+
+// A URL that was sealed with a key which another process has followed by the next
+// one meanwhile is sealed again.
+func TestWebhookIsSealedUnderTheNewestKey(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	s := newScene(t)
+	set := func() {
+		t.Helper()
+		_, err := s.UpdateNotificationSettings(t.Context(), s.Owner, webhooks(slackWebhook, ""))
+		is.NoErr(err)
+	}
+	set()
+	_, err := s.witness.RotateDataKeys(t.Context(), asHost(s.Owner), agentkey.RotateDataKeysInput{Purposes: []vault.Purpose{vault.PurposeSeal}})
+	is.NoErr(err)
+	set()
+	rows := storedWebhooks(t, s.inner, s.Organization.ID)
+	is.Equal(len(rows), 1)
+	key, err := vault.SealedKeyID(sealedOf(t, rows[0]))
+	is.NoErr(err)
+	is.Equal(s.state(s.Organization.ID, key).State, vault.KeyActive)
+	s.consistent(false)
+}
