@@ -24,6 +24,7 @@ package storagetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
@@ -33,6 +34,7 @@ import (
 type Option func(*claims)
 
 type claims struct {
+	most       time.Duration // that a clause may take; 0: clauseTime
 	reopen     func(*testing.T, storage.Store) storage.Store
 	openSecond func(*testing.T, storage.Store) storage.Store
 	loseCommit func(*testing.T, storage.Store, bool)
