@@ -123,6 +123,10 @@ func (m *Manager) AdmitAddress(ctx context.Context, a netip.Addr) (ratelimit.Dec
 // call that the tier is for. All other methods authenticate by themselves, and
 // all of them decide again under the head.
 //
+// For the tier of credentials it finds the agent and charges it, no more: whether the
+// key and the agent stand is decided by Vend, in the transaction that records it.
+// Whoever does anything else for the agent admits it to another tier.
+//
 // With Config.SharedLimits a vend is charged in its own transaction: the decision
 // is then that of Vended.Limit, and the one answered here is the zero value.
 func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Caller, ratelimit.Decision, error) {
@@ -137,7 +141,11 @@ func (m *Manager) Admit(ctx context.Context, c Caller, tier ratelimit.Tier) (Cal
 			return c, ratelimit.Decision{}, err
 		}
 	}
-	return m.chargeAgent(ctx, c, tier)
+	c, d, err := m.chargeAgent(ctx, c, tier)
+	if vends && err != nil {
+		m.forgetRoute(c) // that the limit is used up is not all that a dead key is told
+	}
+	return c, d, err
 }
 
 // admit is Admit for a call that may have been admitted already.

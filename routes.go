@@ -53,3 +53,10 @@ func (r *routes) forget(digest [sha256.Size]byte) {
 	delete(r.young, digest)
 	delete(r.old, digest)
 }
+
+// forgetRoute has the next call with the same key look it up.
+func (m *Manager) forgetRoute(c Caller) {
+	if digest := c.digest(); digest != nil {
+		m.routes.forget([sha256.Size]byte(digest))
+	}
+}

@@ -80,6 +80,20 @@ func TestRememberedKeysOnlyRoute(t *testing.T) {
 	is.NoErr(vend(m, fresh))
 	is.True(errors.Is(vend(m, fresh), agentkey.ErrLimited)) // three in all
 
+	is.Equal(agentkey.RemembersKeys(m), 0) // whom a limit stops is looked up anew
+
+	// A dead key is told so whatever it asks for, and charges the agent no more than once.
+	m = serving()
+	is.NoErr(vend(m, fresh))
+	issued, err = k.RotateKey(ctx, k.Owner, bot.ID, agentkey.RotateKeyInput{})
+	is.NoErr(err)
+	for range 5 {
+		_, err := m.Vend(ctx, fresh, "no id at all!")
+		is.True(errors.Is(err, agentkey.ErrKeyRevoked))
+	}
+	fresh = agentkey.Key(string(issued.Secret.Bytes()))
+	is.NoErr(vend(m, fresh))
+
 	// Nobody is remembered who is not known.
 	is.True(errors.Is(vend(m, agentkey.Key("sk_agent_test_unknown")), agentkey.ErrUnknownKey))
 	is.Equal(agentkey.RemembersKeys(m), 1)

@@ -2,7 +2,6 @@ package agentkey
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 
 	"github.com/agentkey-dev/agentkey-go/audit"
@@ -48,6 +47,11 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, err
 	}
 	if tool == "" || len(tool) > 128 || !isID(tool) {
+		// Nobody is told so whose key or agent is not what admit took it for.
+		if err := m.checkAgent(ctx, c); err != nil {
+			m.forgetRoute(c)
+			return nil, err
+		}
 		return nil, ErrNoTool
 	}
 	v := &vend{m: m, caller: c, tool: tool}
@@ -65,8 +69,8 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, err
 	}
 	if v.refused != nil {
-		if !c.trusted && errors.Is(v.refused, ErrUnauthenticated) {
-			m.routes.forget([sha256.Size]byte(c.digest()))
+		if errors.Is(v.refused, ErrUnauthenticated) {
+			m.forgetRoute(c)
 		}
 		return nil, v.refused
 	}
