@@ -9,25 +9,10 @@ import (
 
 // vendReads are the reads of a vend, under the head.
 func vendReads(ctx context.Context, tx storage.Tx) error {
-	if _, _, err := tx.Organization(ctx); err != nil {
-		return err
-	}
-	if _, err := tx.Keys(ctx, storage.KeyQuery{IDs: []string{"key-agent-000"}}); err != nil {
-		return err
-	}
-	if _, err := tx.Agents(ctx, storage.AgentQuery{IDs: []string{"agent-000"}}); err != nil {
-		return err
-	}
-	if _, err := tx.Tools(ctx, storage.ToolQuery{IDs: []string{"tool"}}); err != nil {
-		return err
-	}
-	if _, err := tx.Grants(ctx, storage.GrantQuery{Pairs: []storage.Pair{{Agent: "agent-000", Tool: "tool"}}}); err != nil {
-		return err
-	}
-	if _, err := tx.Credentials(ctx, []storage.CredentialRef{{Tool: "tool"}}); err != nil {
-		return err
-	}
-	_, err := tx.DataKeys(ctx)
+	_, err := storage.ReadBulk(ctx, tx, storage.BulkQuery{
+		Keys: []string{"key-agent-000"}, Agents: []string{"agent-000"}, Tools: []string{"tool"},
+		Pairs: []storage.Pair{{Agent: "agent-000", Tool: "tool"}}, Credentials: true,
+	})
 	return err
 }
 

@@ -40,10 +40,13 @@ func Conn(t storage.Tx) interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 } {
-	if r := t.(*tx); r.pipe == nil {
-		return r.sql
+	if r := t.(*tx); r.pipe != nil {
+		return r.pipe.conn.Conn
 	}
-	return t.(*tx).pipe.conn.Conn
+	if h, ok := t.(*tx).sql.(*held); ok {
+		return h.conn.Conn
+	}
+	return t.(*tx).sql.(*sql.Tx)
 }
 
 // ShareFor has shared transactions take others for so long.

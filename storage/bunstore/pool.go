@@ -108,6 +108,7 @@ type pool struct {
 	prepared atomic.Pointer[map[statement]*sql.Stmt]
 	slot     chan struct{} // held by who prepares
 	single   atomic.Bool   // no pipe can be had
+	kept     chan *session // nil: transactions are database/sql's
 }
 
 func newPool(s *Store, db *sql.DB, lists ...[]statement) *pool {
@@ -124,6 +125,13 @@ func newPool(s *Store, db *sql.DB, lists ...[]statement) *pool {
 func (p *pool) prepare(ctx context.Context) error {
 	if len(*p.prepared.Load()) == len(p.wanted) {
 		return nil
+	}
+	if p.kept != nil {
+		x, err := p.takeSession(ctx)
+		if err == nil {
+			p.giveBack(x)
+		}
+		return err
 	}
 	select {
 	case p.slot <- struct{}{}:
@@ -170,6 +178,9 @@ func schemaFault(err error) error {
 }
 
 func (p *pool) close() error {
+	if p.kept != nil {
+		return p.endSession()
+	}
 	p.slot <- struct{}{}
 	defer func() { <-p.slot }()
 	var err error

@@ -18,8 +18,8 @@ import (
 type reader struct {
 	store        *Store
 	pool         *pool
-	sql          *sql.Tx // nil: there is a pipe
-	pipe         *pipe   // nil: the transaction is sql
+	sql          transaction // nil: there is a pipe
+	pipe         *pipe       // nil: the transaction is sql
 	bun          queries
 	cancel       context.CancelFunc
 	deadline     time.Time // of who waits for it; zero: none
@@ -66,8 +66,13 @@ func (r *reader) fail(ctx context.Context, err error) error {
 
 // stmt is the prepared form of a fixed statement within the transaction, or nil.
 func (r *reader) stmt(ctx context.Context, q statement) *sql.Stmt {
-	if stmt := (*r.pool.prepared.Load())[q]; stmt != nil {
-		return r.sql.StmtContext(ctx, stmt)
+	switch t := r.sql.(type) {
+	case *held:
+		return t.stmts[q]
+	case *sql.Tx:
+		if stmt := (*r.pool.prepared.Load())[q]; stmt != nil {
+			return t.StmtContext(ctx, stmt)
+		}
 	}
 	return nil
 }

@@ -39,11 +39,13 @@ func OpenSQLite(path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(errors.New("bunstore: no driver is registered as sqlite"), writer.Close())
 	}
-	writer.SetMaxOpenConns(1)
+	writer.SetMaxOpenConns(2) // the session, and who migrates
+	writer.SetMaxIdleConns(-1)
 	reader.SetMaxOpenConns(SQLiteReaders)
 	reader.SetMaxIdleConns(SQLiteReaders)
 	s := &Store{owned: []*sql.DB{writer, reader}}
 	s.writer = newPool(s, writer, s.readStatements(), s.writeStatements())
+	s.writer.keepSession()
 	s.reader = newPool(s, reader, s.readStatements())
 	return s, nil
 }

@@ -162,8 +162,8 @@ const (
 		VALUES (?, 0, 0, ?, ?, 0, ?, 0, 0) ON CONFLICT DO NOTHING`
 	dropHead statement = `DELETE FROM @logs WHERE organization = ? AND size = 0`
 
-	// A write that finds nothing to do takes the write lock all the same, so that
-	// this holds on handles that don't begin their transactions with it.
+	// A write that finds nothing to do takes the write lock all the same, for handles
+	// that don't begin their transactions with it.
 	lockDatabase statement = `UPDATE @logs SET size = size WHERE organization = ? AND size < 0`
 	readHead     statement = `SELECT epoch, size, edge, signed, time, seal, kept_size, kept_time, 0 FROM @logs WHERE organization = ?`
 )
@@ -215,6 +215,9 @@ func (t *tx) lockFile(wait, ctx context.Context) error {
 
 // takeFile takes SQLite's write lock.
 func (r *reader) takeFile(wait, ctx context.Context) error {
+	if r.pool.kept != nil {
+		return nil // it was begun with it
+	}
 	return whenFree(wait, func() error {
 		_, err := r.exec(ctx, lockDatabase, r.organization)
 		return err
@@ -358,6 +361,9 @@ func (s *Store) begin(wait, caller context.Context, p *pool, organization string
 		r.deadline, _ = caller.Deadline()
 		return r, nil
 	}
+	if p.kept != nil {
+		return s.beginHeld(wait, caller, p, organization)
+	}
 	if err := p.prepare(wait); err != nil {
 		return nil, s.translate(caller, err)
 	}
@@ -385,6 +391,21 @@ func (s *Store) begin(wait, caller context.Context, p *pool, organization string
 		return nil, s.translate(caller, err)
 	}
 	r := &reader{store: s, pool: p, bun: began, sql: began.Tx, cancel: cancel, organization: organization}
+	r.deadline, _ = caller.Deadline()
+	return r, nil
+}
+
+// beginHeld begins a transaction of the session that a pool keeps.
+func (s *Store) beginHeld(wait, caller context.Context, p *pool, organization string) (*reader, error) {
+	x, err := p.takeSession(wait)
+	if err != nil {
+		return nil, s.translate(caller, err)
+	}
+	h, err := x.begin(wait, p)
+	if err != nil {
+		return nil, s.translate(caller, err)
+	}
+	r := &reader{store: s, pool: p, bun: x.conn, sql: h, cancel: func() {}, organization: organization}
 	r.deadline, _ = caller.Deadline()
 	return r, nil
 }

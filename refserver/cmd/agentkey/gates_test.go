@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,7 +60,9 @@ func TestGates(t *testing.T) {
 	g := &gates{values: map[string][]float64{}}
 	g.add("fsync p50, ms", fsync(t))
 	subjects := inProcess(t)
+	if os.Getenv("GATES_ONLY") == "" {
 	subjects = append(subjects, overHTTP(t, g)...)
+	}
 	for range wholeNumber("AGENTKEY_GATES_ROUNDS", 5) {
 		for _, s := range subjects {
 			s(g)
@@ -213,6 +216,9 @@ func inProcess(t *testing.T) (subjects []func(*gates)) {
 		hand := newByHand(t, store).vend
 		raw := d.raw()
 		one := func(name string, goroutines int, operation func() error) {
+			if only := os.Getenv("GATES_ONLY"); only != "" && !strings.Contains(only, fmt.Sprintf("%s/%d %s;", d.name, goroutines, name)) {
+				return
+			}
 			subjects = append(subjects, func(g *gates) {
 				n, _ := rate(t, goroutines, operation)
 				g.add(fmt.Sprintf("%s/%d %s", d.name, goroutines, name), n)
@@ -227,7 +233,9 @@ func inProcess(t *testing.T) (subjects []func(*gates)) {
 		lone := *k
 		lone.Organization, lone.Owner = other, actor
 		beside := managed(t, &lone)
+		if os.Getenv("GATES_ONLY") == "" {
 		subjects = append(subjects, func(g *gates) { besideFlood(t, g, d.name, vend, beside) })
+		}
 	}
 	return subjects
 }
