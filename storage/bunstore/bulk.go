@@ -2,7 +2,10 @@ package bunstore
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -62,7 +65,7 @@ type wide struct {
 	width  int
 }
 
-func union(arms ...arm) wide {
+func union(postgres bool, arms ...arm) wide {
 	var most [sorts]int
 	for _, a := range arms {
 		var count [sorts]int
@@ -83,7 +86,10 @@ func union(arms ...arm) wide {
 		row[0] = fmt.Sprint(n)
 		for s := range sorts {
 			for i := range most[s] {
-				row[first[s]+i] = "CAST(NULL AS " + sortNames[s] + ")"
+				row[first[s]+i] = "NULL"
+				if postgres {
+					row[first[s]+i] = "CAST(NULL AS " + sortNames[s] + ")"
+				}
 			}
 		}
 		next, places := first, make([]int, len(a.columns))
@@ -98,36 +104,105 @@ func union(arms ...arm) wide {
 	return w
 }
 
-// nothing takes a column that a row does not have.
-type nothing struct{}
-
-// Scan implements sql.Scanner.
-func (nothing) Scan(any) error { return nil }
-
-// read calls take for every row, with the number of its arm and a function that
-// scans it into the fields of that arm's relation.
-func (w wide) read(ctx context.Context, r *reader, args []any, take func(arm int64, scan func(fields []any) error) error) error {
-	into := make([]any, w.width)
-	var absent any = nothing{}
-	if r.pipe != nil {
-		absent = nil
+// read reads every row into the fields that into answers for its arm.
+func (w wide) read(ctx context.Context, r *reader, args []any, into func(arm int64) []any) error {
+	row := &wideRow{wide: w, into: into}
+	slots := make([]slot, w.width)
+	all := make([]any, w.width)
+	for i := range slots {
+		slots[i] = slot{row, i}
+		all[i] = &slots[i]
 	}
 	return r.each(ctx, w.text, args, func(rows Row) error {
-		var n int64
-		for i := range into {
-			into[i] = absent
-		}
-		into[0] = &n
-		if err := scan(rows, into...); err != nil {
-			return err
-		}
-		return take(n, func(fields []any) error {
-			for i, place := range w.places[n] {
-				into[place] = fields[i]
-			}
-			return scan(rows, into...)
-		})
+		row.fields = nil
+		return scan(rows, all...)
 	})
+}
+
+// wideRow is the row that is being read: its first column says what the others are.
+type wideRow struct {
+	wide
+	into   func(arm int64) []any
+	fields []any // by column; nil: none
+}
+
+// slot takes one column.
+type slot struct {
+	row *wideRow
+	at  int
+}
+
+// Scan implements sql.Scanner.
+func (s *slot) Scan(column any) error {
+	r := s.row
+	if s.at > 0 {
+		if r.fields == nil {
+			return errors.New("bunstore: a row without its arm")
+		}
+		if f := r.fields[s.at]; f != nil {
+			return assign(f, column)
+		}
+		return nil
+	}
+	arm, ok := column.(int64)
+	if !ok || arm < 0 || arm >= int64(len(r.places)) {
+		return errors.New("bunstore: no such arm")
+	}
+	r.fields = make([]any, r.width)
+	for i, f := range r.into(arm) {
+		r.fields[r.places[arm][i]] = f
+	}
+	return nil
+}
+
+// assign is what database/sql does with a column, for what a wide row holds.
+func assign(field, column any) error {
+	switch f := field.(type) {
+	case sql.Scanner:
+		return f.Scan(column)
+	case *int64:
+		if n, ok := column.(int64); ok {
+			*f = n
+			return nil
+		}
+	case *bool:
+		switch c := column.(type) {
+		case bool:
+			*f = c
+			return nil
+		case int64: // SQLite knows no other
+			*f = c != 0
+			return nil
+		}
+	case *[]byte:
+		switch c := column.(type) {
+		case []byte:
+			*f = append(make([]byte, 0, len(c)), c...)
+			return nil
+		case nil:
+			*f = nil
+			return nil
+		}
+	default:
+		var text string
+		switch c := column.(type) {
+		case string:
+			text = c
+		case []byte:
+			text = string(c)
+		default:
+			return errors.New("bunstore: column is no text")
+		}
+		if s, ok := field.(*string); ok {
+			*s = text
+			return nil
+		}
+		if v := reflect.ValueOf(field).Elem(); v.Kind() == reflect.String {
+			v.SetString(text)
+			return nil
+		}
+	}
+	return errors.New("bunstore: column of another type")
 }
 
 // The arms of ReadBulk.
@@ -147,8 +222,18 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 	return []any{new(string), &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt}
 })
 
-// selectBulk reads what a BulkQuery asks for, by whether it is Postgres.
-var selectBulk = map[bool]wide{false: readsBulk(false), true: readsBulk(true)}
+// selectBulk reads what a BulkQuery asks for, by whether it is Postgres, and
+// selectOne, on SQLite, where it asks for one of each at most.
+var (
+	selectBulk = map[bool]wide{false: readsBulk(false), true: readsBulk(true)}
+	selectOne  = readsOne()
+)
+
+const (
+	pairOf  = "g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1"
+	ownOf   = "c.organization = ? AND c.tool_id = g.tool_id AND coalesce(c.grant_id, '') = g.id"
+	sharing = "c.organization = ? AND c.tool_id = p.v AND coalesce(c.grant_id, '') = ''"
+)
 
 func readsBulk(postgres bool) wide {
 	// Each row is found by its own key, whatever the planner thinks of how many are
@@ -166,25 +251,65 @@ func readsBulk(postgres bool) wide {
 		}
 		return text
 	}
-	const (
-		pair = "g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1"
-		own  = "c.organization = ? AND c.tool_id = g.tool_id AND coalesce(c.grant_id, '') = g.id"
-	)
-	owned := "FROM @list" + by("g", "grants", pair) + by("c", "credentials", own)
+	owned := "FROM @list" + by("g", "grants", pairOf) + by("c", "credentials", ownOf)
 	if !postgres {
-		owned += " WHERE " + pair + " AND " + own
+		owned += " WHERE " + pairOf + " AND " + ownOf
 	}
-	return union(
+	return union(postgres,
 		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
 		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
 		armOf(keyRelation, "k", from("@each", "k", "keys", "k.organization = ? AND k.id = p.v")),
-		armOf(grantRelation, "g", from("@list", "g", "grants", pair)),
+		armOf(grantRelation, "g", from("@list", "g", "grants", pairOf)),
 		armOf(agentRelation, "a", from("@each", "a", "agents", "a.organization = ? AND a.id = p.v")),
 		armOf(toolRelation, "t", from("@each", "t", "tools", "t.organization = ? AND t.id = p.v")),
-		armOf(credentialRelation, "c", from("@each", "c", "credentials", "c.organization = ? AND c.tool_id = p.v AND coalesce(c.grant_id, '') = ''")),
+		armOf(credentialRelation, "c", from("@each", "c", "credentials", sharing)),
 		armOf(credentialRelation, "c", owned),
 		armOf(windowRelation, "w", from("@list", "w", "windows", "w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1")),
 	)
+}
+
+// readsOne has the same arms: most of what few rows cost on SQLite is taking lists apart.
+func readsOne() wide {
+	one := strings.NewReplacer("p.v ->> 0", "?", "p.v ->> 1", "?", "p.v", "?").Replace
+	return union(false,
+		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
+		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
+		armOf(keyRelation, "k", "FROM @keys AS k WHERE k.organization = ? AND k.id = ?"),
+		armOf(grantRelation, "g", "FROM @grants AS g WHERE "+one(pairOf)),
+		armOf(agentRelation, "a", "FROM @agents AS a WHERE a.organization = ? AND a.id = ?"),
+		armOf(toolRelation, "t", "FROM @tools AS t WHERE t.organization = ? AND t.id = ?"),
+		armOf(credentialRelation, "c", "FROM @credentials AS c WHERE "+one(sharing)),
+		armOf(credentialRelation, "c", "FROM @grants AS g CROSS JOIN @credentials AS c WHERE "+one(pairOf)+" AND "+ownOf),
+		armOf(windowRelation, "w", "FROM @windows AS w WHERE w.organization = ? AND w.tier = ? AND w.subject = ?"),
+	)
+}
+
+// single says whether a query asks for one of each at most.
+func single(q storage.BulkQuery) bool {
+	return max(len(q.Keys), len(q.Agents), len(q.Tools), len(q.Pairs), len(q.Windows)) <= 1
+}
+
+// oneArgs are the arguments of selectOne. A NULL finds nothing.
+func oneArgs(organization string, q storage.BulkQuery) []any {
+	only := func(ids []string) any {
+		if len(ids) == 0 {
+			return nil
+		}
+		return ids[0]
+	}
+	var agent, tool, tier, subject any
+	for _, p := range q.Pairs {
+		agent, tool = p.Agent, p.Tool
+	}
+	for _, w := range q.Windows {
+		tier, subject = w.Tier, w.Subject
+	}
+	toolOf, agentOf := only(q.Tools), agent
+	if !q.Credentials {
+		toolOf, agentOf = nil, nil
+	}
+	o := organization
+	return []any{o, o, o, only(q.Keys), o, agent, tool, o, only(q.Agents), o, only(q.Tools), o, toolOf, o, agentOf, tool, o, o, tier, subject}
 }
 
 // bulkArgs are the arguments of selectBulk.
@@ -230,35 +355,43 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 	if err := r.enter(ctx, q.Check()); err != nil {
 		return b, err
 	}
-	args, err := bulkArgs(r.organization, q)
-	if err != nil {
-		return b, r.fail(ctx, err)
+	w, args := selectOne, []any(nil)
+	if r.store.postgres || !single(q) {
+		w = selectBulk[r.store.postgres]
+		args, err = bulkArgs(r.organization, q)
+	} else {
+		args = oneArgs(r.organization, q)
 	}
-	err = selectBulk[r.store.postgres].read(ctx, r, args, func(arm int64, scan func([]any) error) error {
-		switch arm {
-		case armOrganization:
-			b.Organization = new(storage.Organization)
-			return scan(organizationRelation.fields(b.Organization))
-		case armDataKeys:
-			return scan(dataKeyRelation.fields(another(&b.DataKeys)))
-		case armKeys:
-			return scan(keyRelation.fields(another(&b.Keys)))
-		case armGrants:
-			return scan(grantRelation.fields(another(&b.Grants)))
-		case armAgents:
-			return scan(agentRelation.fields(another(&b.Agents)))
-		case armTools:
-			return scan(toolRelation.fields(another(&b.Tools)))
-		case armToolCredentials, armGrantCredentials:
-			return scan(credentialRelation.fields(another(&b.Credentials)))
-		}
-		return scan(windowRelation.fields(another(&b.Windows)))
-	})
+	if err == nil {
+		err = w.read(ctx, r, args, func(arm int64) []any { return another(&b, arm) })
+	}
 	return b, r.fail(ctx, err)
 }
 
-// another is a new last element of a list.
-func another[T any](items *[]T) *T {
+// another is the fields of one more row of an arm.
+func another(b *storage.Bulk, arm int64) []any {
+	switch arm {
+	case armOrganization:
+		b.Organization = new(storage.Organization)
+		return organizationRelation.fields(b.Organization)
+	case armDataKeys:
+		return dataKeyRelation.fields(added(&b.DataKeys))
+	case armKeys:
+		return keyRelation.fields(added(&b.Keys))
+	case armGrants:
+		return grantRelation.fields(added(&b.Grants))
+	case armAgents:
+		return agentRelation.fields(added(&b.Agents))
+	case armTools:
+		return toolRelation.fields(added(&b.Tools))
+	case armToolCredentials, armGrantCredentials:
+		return credentialRelation.fields(added(&b.Credentials))
+	}
+	return windowRelation.fields(added(&b.Windows))
+}
+
+// added is a new last element of a list.
+func added[T any](items *[]T) *T {
 	*items = append(*items, *new(T))
 	return &(*items)[len(*items)-1]
 }

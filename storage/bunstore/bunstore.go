@@ -57,8 +57,7 @@ type Store struct {
 	open     *shared       // on SQLite, of who is in the gate
 	sharing  time.Duration // of the tests, instead of shareTime
 	texts    sync.Map      // of statements, as the database gets them
-	finder   finder
-	owned    []*sql.DB // the handles that Close closes
+	owned    []*sql.DB     // the handles that Close closes
 	closed   atomic.Bool
 	close    sync.Once
 }

@@ -6,15 +6,15 @@ package bunstore
 func (s *Store) readStatements() []statement {
 	all := []statement{
 		readHead, selectLines, selectCheckpoints, selectContents, firstSince, lastUntil, timeOf, indexState,
-		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest, selectKeysByDigest[s.postgres],
+		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
 		selectRecord, selectWindows, selectBulk[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
-		all = append(all, setLocal)
+		return append(all, setLocal)
 	}
-	return all
+	return append(all, selectOne.text)
 }
 
 // writeStatements are those that the writer prepares in addition.
@@ -42,7 +42,7 @@ func (s *Store) writeStatements() []statement {
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
 	switch q {
-	case readHead, selectBulk[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+	case readHead, selectBulk[false].text, selectOne.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
 		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}
