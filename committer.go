@@ -218,7 +218,14 @@ func (m *Manager) attempt(ctx context.Context, c *company, fresh bool) (*batch, 
 	}
 	var b *batch
 	var fault error
-	err := m.store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+	update := m.store.Update
+	if first.op.bulk {
+		q := needsOf(c.ps[:neighbours(c.ps)]).query()
+		update = func(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
+			return storage.UpdateBulk(ctx, m.store, organization, q, fn)
+		}
+	}
+	err := update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
 		ps := c.ps
 		if c.open {
 			ps = c.join()
@@ -303,15 +310,20 @@ func neighbours(ps []*pending) int {
 	return n
 }
 
-// decide reads what some operations need, lets each decide, and writes what they
-// changed, so that the next ones read it.
-func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pending) error {
+// needsOf is what some operations need together.
+func needsOf(ps []*pending) needs {
 	n := ps[0].op.needs
 	for _, p := range ps[1:] {
 		n = n.and(p.op.needs)
 	}
+	return n
+}
+
+// decide reads what some operations need, lets each decide, and writes what they
+// changed, so that the next ones read it.
+func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pending) error {
 	shared := &unit{state: &base}
-	if err := shared.load(ctx, tx, n); err != nil {
+	if err := shared.load(ctx, tx, needsOf(ps)); err != nil {
 		return err
 	}
 	for _, p := range ps {

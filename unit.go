@@ -63,6 +63,11 @@ func (n needs) check() error {
 	return checkTexts(ids...)
 }
 
+// query is the bulk read of needs that say bulk.
+func (n needs) query() storage.BulkQuery {
+	return storage.BulkQuery{Keys: n.keys, Agents: n.agents, Tools: n.tools, Pairs: n.pairs, Credentials: n.credentials, Windows: n.windows}
+}
+
 // and is what both need. A key for a new tool is looked for once only.
 func (n needs) and(o needs) needs {
 	n.keys = both(n.keys, o.keys)
@@ -205,9 +210,7 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 
 // loadBulk reads what an operation that says bulk needs: all of it together.
 func (u *unit) loadBulk(ctx context.Context, tx storage.ReadTx, n needs) error {
-	b, err := storage.ReadBulk(ctx, tx, storage.BulkQuery{
-		Keys: n.keys, Agents: n.agents, Tools: n.tools, Pairs: n.pairs, Credentials: n.credentials, Windows: n.windows,
-	})
+	b, err := storage.ReadBulk(ctx, tx, n.query())
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,23 @@ type BulkReader interface {
 	ReadBulk(ctx context.Context, q BulkQuery) (Bulk, error)
 }
 
+// BulkUpdater is an optional power of a Store whose database is some way off: the
+// first bulk read of an Update travels together with what takes the head.
+type BulkUpdater interface {
+	// UpdateBulk is Update, and reads q right after the head was taken, in a statement
+	// that begins then. The first ReadBulk is answered from that, where it asks for
+	// nothing else and nothing was written before it.
+	UpdateBulk(ctx context.Context, organization string, q BulkQuery, fn func(context.Context, Tx) error) error
+}
+
+// UpdateBulk is an Update that will read q: with the head where s is a BulkUpdater.
+func UpdateBulk(ctx context.Context, s Store, organization string, q BulkQuery, fn func(context.Context, Tx) error) error {
+	if b, ok := s.(BulkUpdater); ok {
+		return b.UpdateBulk(ctx, organization, q, fn)
+	}
+	return s.Update(ctx, organization, fn)
+}
+
 // BulkQuery asks for the organization and its data keys, which are always read,
 // and for records by their ids: at most MaxIDs of each sort.
 type BulkQuery struct {
@@ -97,6 +114,21 @@ type Bulk struct {
 	Grants       []grants.Grant
 	Credentials  []Credential
 	Windows      []Window
+}
+
+// Covers says whether what q finds is all that other asks for, and maybe more.
+func (q BulkQuery) Covers(other BulkQuery) bool {
+	return (q.Credentials || !other.Credentials) && within(other.Keys, q.Keys) && within(other.Agents, q.Agents) &&
+		within(other.Tools, q.Tools) && within(other.Pairs, q.Pairs) && within(other.Windows, q.Windows)
+}
+
+func within[T comparable](some, all []T) bool {
+	for _, v := range some {
+		if !slices.Contains(all, v) {
+			return false
+		}
+	}
+	return true
 }
 
 // Check answers ErrInvalid for a query over its limits, or with text that no id

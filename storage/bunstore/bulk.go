@@ -104,8 +104,8 @@ func union(postgres bool, arms ...arm) wide {
 	return w
 }
 
-// read reads every row into the fields that into answers for its arm.
-func (w wide) read(ctx context.Context, r *reader, args []any, into func(arm int64) []any) error {
+// rows returns a function that reads a row into the fields that into answers for its arm.
+func (w wide) rows(into func(arm int64) []any) func(Row) error {
 	row := &wideRow{wide: w, into: into}
 	slots := make([]slot, w.width)
 	all := make([]any, w.width)
@@ -113,10 +113,10 @@ func (w wide) read(ctx context.Context, r *reader, args []any, into func(arm int
 		slots[i] = slot{row, i}
 		all[i] = &slots[i]
 	}
-	return r.each(ctx, w.text, args, func(rows Row) error {
+	return func(rows Row) error {
 		row.fields = nil
 		return scan(rows, all...)
-	})
+	}
 }
 
 // wideRow is the row that is being read: its first column says what the others are.
@@ -355,6 +355,11 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 	if err := r.enter(ctx, q.Check()); err != nil {
 		return b, err
 	}
+	if a := r.ahead; a != nil {
+		if r.ahead = nil; a.query.Covers(q) {
+			return a.bulk, nil
+		}
+	}
 	w, args := selectOne, []any(nil)
 	if r.store.postgres || !single(q) {
 		w = selectBulk[r.store.postgres]
@@ -363,7 +368,7 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 		args = oneArgs(r.organization, q)
 	}
 	if err == nil {
-		err = w.read(ctx, r, args, func(arm int64) []any { return another(&b, arm) })
+		err = r.each(ctx, w.text, args, w.rows(func(arm int64) []any { return another(&b, arm) }))
 	}
 	return b, r.fail(ctx, err)
 }

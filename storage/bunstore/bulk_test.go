@@ -59,6 +59,50 @@ func TestReadBulk(t *testing.T) {
 				return nil
 			})
 		}
+		for i, q := range queries {
+			for _, foreseen := range queries { // more, less or just what is asked for
+				is.NoErr(storage.UpdateBulk(t.Context(), s, "acme", foreseen, func(ctx context.Context, tx storage.Tx) error {
+					want, err := storage.ReadBulk(ctx, roles{tx}, q)
+					is.NoErr(err)
+					got, err := storage.ReadBulk(ctx, tx, q)
+					is.NoErr(err)
+					found := printed(got)
+					for _, row := range printed(want) {
+						is.True(slices.Contains(found, row))
+					}
+					got, err = storage.ReadBulk(ctx, tx, q) // whatever came ahead is not answered twice
+					is.NoErr(err)
+					is.Equal(printed(got), printed(want))
+					return nil
+				}))
+			}
+			is.NoErr(storage.UpdateBulk(t.Context(), s, "acme", q, func(ctx context.Context, tx storage.Tx) error {
+				is.NoErr(tx.PutWindows(ctx, []storage.Window{{WindowRef: window, Times: []byte{byte(i)}, UpdatedAt: noon}}))
+				got, err := storage.ReadBulk(ctx, tx, q) // of what has been written since
+				is.NoErr(err)
+				want, err := storage.ReadBulk(ctx, roles{tx}, q)
+				is.NoErr(err)
+				is.Equal(printed(got), printed(want))
+				return nil
+			}))
+		}
+		_, err := p.raw.Exec(p.named(`UPDATE @grants SET asked_scopes = 'no list' WHERE agent_id = 'agent-000'`))
+		is.NoErr(err)
+		asked := false // what can't be read fails who reads it, as ever
+		err = storage.UpdateBulk(t.Context(), s, "acme", queries[1], func(ctx context.Context, tx storage.Tx) error {
+			asked = true
+			_, err := storage.ReadBulk(ctx, tx, queries[1])
+			return err
+		})
+		is.True(errors.Is(err, storage.ErrCorrupt))
+		is.True(asked)
+		for _, unfit := range []storage.BulkQuery{{Agents: []string{"\x00"}}, {Keys: make([]string, storage.MaxIDs+1)}} {
+			is.NoErr(storage.UpdateBulk(t.Context(), s, "nobody's", unfit, func(ctx context.Context, tx storage.Tx) error {
+				b, err := storage.ReadBulk(ctx, tx, queries[1]) // of a log that has not begun
+				is.Equal(b, storage.Bulk{})
+				return err
+			}))
+		}
 		is.NoErr(s.View(t.Context(), "nobody's", func(ctx context.Context, tx storage.ReadTx) error {
 			b, err := storage.ReadBulk(ctx, tx, queries[1])
 			is.Equal(b, storage.Bulk{})

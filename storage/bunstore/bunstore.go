@@ -34,7 +34,7 @@ type Config struct {
 	// the search path. On SQLite it must be empty.
 	Schema string
 	// Pipeline, on Postgres, sends several statements in one round trip: a vend then
-	// takes three, and without it five. With pgx it is pgxpipe.Send. Nil, or where the
+	// takes two, and without it five. With pgx it is pgxpipe.Send. Nil, or where the
 	// connections of DB are not of its driver: statements go one by one.
 	Pipeline Pipeline
 	// Unprepared prepares no statement, which is slower. It is for Postgres behind

@@ -45,14 +45,18 @@ const (
 // loadHead reads the head into the transaction.
 func (r *reader) loadHead(ctx context.Context, q statement, args ...any) (found bool, err error) {
 	var h storage.Head
-	err = r.each(ctx, q, args, func(rows Row) error {
-		found = true
-		return scan(rows, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
-	})
+	err = r.each(ctx, q, args, headInto(&h, &found))
 	if err == nil {
 		r.head, r.loaded = h, true
 	}
 	return found, err
+}
+
+func headInto(h *storage.Head, found *bool) func(Row) error {
+	return func(row Row) error {
+		*found = true
+		return scan(row, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
+	}
 }
 
 func (r *reader) Head(ctx context.Context) (storage.Head, error) {

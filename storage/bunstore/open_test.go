@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,12 +14,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/matryer/is"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite"
 
 	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
+	"github.com/agentkey-dev/agentkey-go/storage"
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore"
 )
 
@@ -180,4 +184,32 @@ func migrated(t testing.TB, p *place) *bunstore.Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestNothingStaysOpen: a store that is closed, at rest or in an Update, leaves no
+// file open, and no log of writes beside the database, which is then all there is.
+func TestNothingStaysOpen(t *testing.T) {
+	is := is.New(t)
+	path := filepath.Join(t.TempDir(), "agentkey.db")
+	for _, busy := range []bool{false, true} {
+		s, err := bunstore.OpenSQLite(path)
+		is.NoErr(err)
+		is.NoErr(s.Migrate(t.Context()))
+		is.NoErr(s.View(t.Context(), "acme", func(ctx context.Context, tx storage.ReadTx) error {
+			_, _, err := tx.Organization(ctx)
+			return err
+		}))
+		err = s.Update(t.Context(), "acme", func(context.Context, storage.Tx) error {
+			if busy {
+				return s.Close()
+			}
+			return nil
+		})
+		is.Equal(errors.Is(err, storage.ErrClosed), busy)
+		is.NoErr(s.Close())
+		for _, companion := range []string{"-wal", "-shm"} {
+			_, err = os.Stat(path + companion)
+			is.True(errors.Is(err, fs.ErrNotExist))
+		}
+	}
 }

@@ -18,9 +18,10 @@ import (
 // vend reads a grant under the head and, if it is approved, appends a line. It
 // answers the line's number, or -1.
 func vend(ctx context.Context, s storage.Store, org, agent string) (seq int64, err error) {
-	err = s.Update(ctx, org, func(ctx context.Context, tx storage.Tx) error {
+	q := storage.BulkQuery{Pairs: []storage.Pair{{Agent: agent, Tool: "tool"}}}
+	err = storage.UpdateBulk(ctx, s, org, q, func(ctx context.Context, tx storage.Tx) error {
 		seq = -1
-		p, err := tx.Grants(ctx, storage.GrantQuery{Pairs: []storage.Pair{{Agent: agent, Tool: "tool"}}})
+		p, err := storage.ReadBulk(ctx, tx, q)
 		if err != nil || p.Grants[0].Status != grants.StatusApproved {
 			return err
 		}
@@ -118,6 +119,37 @@ func TestNoVendAfterRevoke(t *testing.T) {
 		}
 		t.Logf("%d vends, %d revocations", vended.Load(), revocations)
 	})
+}
+
+// TestReadAhead: what is read together with the taking of the head is read once it
+// is held: who waits for it behind a revocation finds the revocation.
+func TestReadAhead(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newPostgres(t)
+	s := migrated(t, p)
+	furnish(t, s, "acme", 1)
+	ctx := context.Background()
+	holder, err := p.raw.BeginTx(ctx, nil)
+	is.NoErr(err)
+	defer func() { _ = holder.Rollback() }()
+	var pid int64
+	is.NoErr(holder.QueryRow(`SELECT pg_backend_pid() FROM ` + p.table("logs") + ` FOR UPDATE`).Scan(&pid))
+	vended := make(chan error, 1)
+	var seq int64
+	go func() {
+		var err error
+		seq, err = vend(ctx, s, "acme", "agent-000")
+		vended <- err
+	}()
+	for waits := false; !waits; {
+		is.NoErr(p.raw.QueryRow(`SELECT count(*) > 0 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))`, pid).Scan(&waits))
+	}
+	_, err = holder.Exec(`UPDATE ` + p.table("grants") + ` SET status = 'revoked'`)
+	is.NoErr(err)
+	is.NoErr(holder.Commit())
+	is.NoErr(<-vended)
+	is.Equal(seq, int64(-1)) // refused
 }
 
 // TestStaleDecision shows why the head is locked by a statement of its own: on

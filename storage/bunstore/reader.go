@@ -25,7 +25,8 @@ type reader struct {
 	deadline     time.Time // of who waits for it; zero: none
 	organization string
 	head         storage.Head
-	loaded       bool // head is what stands
+	loaded       bool       // head is what stands
+	ahead        *readAhead // nil: nothing was read that still stands
 	failed       error
 	done         atomic.Bool
 }
@@ -95,6 +96,7 @@ func (r *reader) patient(ctx context.Context, q statement) (context.Context, con
 
 // exec answers how many rows were changed.
 func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, error) {
+	r.ahead = nil
 	ctx, cancel := r.patient(ctx, q)
 	defer cancel()
 	if r.pipe != nil {
@@ -116,6 +118,7 @@ func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, err
 // later runs a statement whose answer nobody waits for: on a pipe together with
 // what comes next, the commit at the latest, whose error is then its own.
 func (r *reader) later(ctx context.Context, q statement, args ...any) error {
+	r.ahead = nil
 	if r.pipe != nil && r.pipe.keep(r.store.sql(q), args) {
 		return nil
 	}

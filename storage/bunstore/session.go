@@ -3,7 +3,6 @@ package bunstore
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 
@@ -71,7 +70,7 @@ func (p *pool) openSession(ctx context.Context) (*session, error) {
 		// Without a context's end: the driver would start a goroutine for each.
 		stmt, err := conn.PrepareContext(context.WithoutCancel(ctx), p.store.sql(q))
 		if err != nil {
-			return nil, errors.Join(schemaFault(err), conn.Close())
+			return nil, errors.Join(schemaFault(err), x.close())
 		}
 		x.stmts[q] = stmt
 	}
@@ -92,11 +91,21 @@ func (p *pool) endSession() error {
 	case x := <-p.kept:
 		p.kept <- nil
 		if x != nil {
-			return x.conn.Close()
+			return x.close()
 		}
 	default:
 	}
 	return nil
+}
+
+// close closes the statements as well: database/sql does not, and SQLite would leave
+// the file open for them.
+func (x *session) close() error {
+	var err error
+	for _, stmt := range x.stmts {
+		err = errors.Join(err, stmt.Close())
+	}
+	return errors.Join(err, x.conn.Close())
 }
 
 // begin begins a transaction that holds the file's write lock.
@@ -120,8 +129,7 @@ func (x *session) unless(err error) *session {
 	if code, ok := sqliteCode(err); err == nil || ok && code == sqliteBusy {
 		return x
 	}
-	_ = x.conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it
-	_ = x.conn.Close()
+	_ = x.close() // the pool keeps no idle connection
 	return nil
 }
 

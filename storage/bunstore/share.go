@@ -91,7 +91,7 @@ func (s *Store) join(wait, ctx context.Context, organization string) (*shared, *
 	}
 	g := s.open
 	if g == nil {
-		t, err := s.takeHead(wait, ctx, organization)
+		t, err := s.takeHead(wait, ctx, organization, nil)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -32,6 +32,19 @@ func (s *Store) enterTx(ctx context.Context, organization string) error {
 
 // Update implements storage.Store. It runs fn once, or on SQLite twice.
 func (s *Store) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
+	return s.update(ctx, organization, nil, fn)
+}
+
+// UpdateBulk implements storage.BulkUpdater: where there is a Pipeline, the head
+// and q come in one round trip.
+func (s *Store) UpdateBulk(ctx context.Context, organization string, q storage.BulkQuery, fn func(context.Context, storage.Tx) error) error {
+	if s.pipeline == nil || q.Check() != nil {
+		return s.update(ctx, organization, nil, fn)
+	}
+	return s.update(ctx, organization, &q, fn)
+}
+
+func (s *Store) update(ctx context.Context, organization string, ahead *storage.BulkQuery, fn func(context.Context, storage.Tx) error) error {
 	if err := s.enterTx(ctx, organization); err != nil {
 		return err
 	}
@@ -48,7 +61,7 @@ func (s *Store) Update(ctx context.Context, organization string, fn func(context
 		return err
 	}
 	defer leave()
-	t, err := s.takeHead(wait, ctx, organization)
+	t, err := s.takeHead(wait, ctx, organization, ahead)
 	if err != nil {
 		return err
 	}
@@ -103,15 +116,15 @@ var (
 
 // takeHead begins a transaction that holds the organization's head: locked and
 // read by a statement of its own, before any other. It waits for the head as
-// long as wait lasts.
-func (s *Store) takeHead(wait, caller context.Context, organization string) (*tx, error) {
+// long as wait lasts. What it can, it reads ahead.
+func (s *Store) takeHead(wait, caller context.Context, organization string, ahead *storage.BulkQuery) (*tx, error) {
 	r, err := s.begin(wait, caller, s.writer, organization, s.writing())
 	if err != nil {
 		return nil, err
 	}
 	t := &tx{reader: r}
 	if s.postgres {
-		err = t.lockRow(wait, caller)
+		err = t.lockRow(wait, caller, ahead)
 	} else {
 		err = t.lockFile(wait, caller)
 	}
@@ -180,7 +193,7 @@ const lockTime = storage.UpdateTime - answerTime
 // is heard saying so, on a connection that can be used again.
 const answerTime = 100 * time.Millisecond
 
-func (t *tx) lockRow(wait, ctx context.Context) error {
+func (t *tx) lockRow(wait, ctx context.Context, ahead *storage.BulkQuery) error {
 	patience := lockTime
 	if deadline, ok := wait.Deadline(); ok {
 		patience = min(patience, time.Until(deadline)-answerTime)
@@ -189,10 +202,11 @@ func (t *tx) lockRow(wait, ctx context.Context) error {
 	// A row made by an Update that appended nothing goes away again, also
 	// between our two statements: hence the second round.
 	for range 3 {
-		found, err := t.loadHead(ctx, lockHead, limits...)
+		found, err := t.lockAhead(ctx, limits, ahead)
 		if err != nil || found {
 			return err
 		}
+		ahead = nil
 		if err := t.limit(ctx, patience, storage.UpdateTime); err != nil {
 			return err
 		}
@@ -203,6 +217,42 @@ func (t *tx) lockRow(wait, ctx context.Context) error {
 		t.made = n == 1
 	}
 	return fmt.Errorf("%w: the log's row does not stay", storage.ErrBusy)
+}
+
+// lockAhead locks the head and, where statements travel together, has what it is to
+// read ahead read by the next one. What can't be read is left to who asks for it.
+func (t *tx) lockAhead(ctx context.Context, limits []any, q *storage.BulkQuery) (found bool, err error) {
+	if q == nil || t.pipe == nil {
+		return t.loadHead(ctx, lockHead, limits...)
+	}
+	args, err := bulkArgs(t.organization, *q)
+	if err != nil {
+		return false, err
+	}
+	var h storage.Head
+	t.pipe.kept = append(t.pipe.kept, &Parcel{Text: t.store.sql(lockHead), Args: limits, Each: headInto(&h, &found)})
+	w, a, readable := selectBulk[true], &readAhead{query: *q}, true
+	into := w.rows(func(arm int64) []any { return another(&a.bulk, arm) })
+	err = t.each(ctx, w.text, args, func(row Row) error {
+		err := into(row)
+		readable = err == nil
+		return err
+	})
+	switch {
+	case !readable && found:
+	case err != nil || !found:
+		return false, err
+	default:
+		t.ahead = a
+	}
+	t.head, t.loaded = h, true
+	return true, nil
+}
+
+// readAhead is a bulk read that came with the head.
+type readAhead struct {
+	query storage.BulkQuery
+	bulk  storage.Bulk
 }
 
 func (t *tx) lockFile(wait, ctx context.Context) error {
@@ -331,7 +381,7 @@ func (s *Store) resolve(ctx context.Context, organization string, lines []audit.
 
 // stand reports whether all these lines stand in the log at their numbers.
 func (s *Store) stand(ctx context.Context, organization string, lines []audit.Line) (bool, error) {
-	t, err := s.takeHead(ctx, ctx, organization)
+	t, err := s.takeHead(ctx, ctx, organization, nil)
 	if err != nil {
 		return false, err
 	}

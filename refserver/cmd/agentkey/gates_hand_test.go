@@ -113,10 +113,9 @@ func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purp
 // vend is one vend in one transaction.
 func (h *byHand) vend() error {
 	var secret *vault.Secret
-	err := h.store.Update(context.Background(), handOrg, func(ctx context.Context, tx storage.Tx) (err error) {
-		b, err := storage.ReadBulk(ctx, tx, storage.BulkQuery{
-			Agents: []string{"agent"}, Tools: []string{"tool"}, Pairs: []storage.Pair{{Agent: "agent", Tool: "tool"}}, Credentials: true,
-		})
+	q := storage.BulkQuery{Agents: []string{"agent"}, Tools: []string{"tool"}, Pairs: []storage.Pair{{Agent: "agent", Tool: "tool"}}, Credentials: true}
+	err := storage.UpdateBulk(context.Background(), h.store, handOrg, q, func(ctx context.Context, tx storage.Tx) (err error) {
+		b, err := storage.ReadBulk(ctx, tx, q)
 		if err != nil {
 			return err
 		}
