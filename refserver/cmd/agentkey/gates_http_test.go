@@ -154,7 +154,7 @@ func bareOf(t *testing.T, s *served) *served {
 
 // overHTTP are vends over HTTP at 64 connections, of servers in processes of their
 // own; what they hold when idle and at 256 connections is measured once.
-func overHTTP(t *testing.T, g *gates) (subjects []func(*gates)) {
+func overHTTP(t *testing.T, g *gates) (subjects []subject) {
 	postgres, err := createDatabase(pgtest.DSN(t))
 	if err != nil {
 		t.Fatal(err)
@@ -166,24 +166,24 @@ func overHTTP(t *testing.T, g *gates) (subjects []func(*gates)) {
 	g.add("http sqlite, idle MiB", file.processes[0].resident())
 	g.add("http postgres, idle MiB", alone.processes[0].resident())
 	add := func(name string, s *served) {
-		subjects = append(subjects, func(g *gates) {
+		subjects = append(subjects, subject{"http " + name, func(g *gates) {
 			before := s.worked()
 			n, took := rate(t, 64, s.send)
 			g.add("http "+name+", /s", n)
 			g.add("http "+name+", CPU µs", float64((s.worked()-before).Microseconds())/float64(max(len(took), 1)))
 			g.add("http "+name+", p50 ms", milliseconds(percentile(took, 50)))
 			g.add("http "+name+", p99 ms", milliseconds(percentile(took, 99)))
-		})
+		}})
 	}
 	add("bare", bareOf(t, file))
 	add("sqlite", file)
 	add("postgres", alone)
 	add("two on postgres", both)
 	for name, s := range map[string]*served{"sqlite": file, "postgres": alone} {
-		subjects = append(subjects, func(g *gates) {
+		subjects = append(subjects, subject{"http " + name + " at 256", func(g *gates) {
 			_, _ = rate(t, 256, s.send)
 			g.add("http "+name+", 256 MiB", s.processes[0].resident())
-		})
+		}})
 	}
 	return subjects
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,12 @@ func (g *gates) add(name string, value float64) {
 	g.values[name] = append(g.values[name], value)
 }
 
+// subject is what adds figures to those of a round.
+type subject struct {
+	name    string
+	measure func(*gates)
+}
+
 // middle is the median of a figure, with the least and the most.
 func (g *gates) middle(name string) (median, least, most float64) {
 	v := slices.Sorted(slices.Values(g.values[name]))
@@ -59,13 +66,19 @@ func TestGates(t *testing.T) {
 	}
 	g := &gates{values: map[string][]float64{}}
 	g.add("fsync p50, ms", fsync(t))
+	only, err := regexp.Compile(os.Getenv("AGENTKEY_GATES_ONLY"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	subjects := inProcess(t)
 	if os.Getenv("GATES_ONLY") == "" {
-	subjects = append(subjects, overHTTP(t, g)...)
+		subjects = append(subjects, overHTTP(t, g)...)
 	}
 	for range wholeNumber("AGENTKEY_GATES_ROUNDS", 5) {
 		for _, s := range subjects {
-			s(g)
+			if only.MatchString(s.name) {
+				s.measure(g)
+			}
 		}
 	}
 	g.add("fsync p50, ms", fsync(t))
@@ -190,7 +203,7 @@ func rate(t *testing.T, goroutines int, operation func() error) (perSecond float
 
 // inProcess are vends in this process on each database: by the Manager, by hand in
 // one transaction each, and a loop that only inserts and commits.
-func inProcess(t *testing.T) (subjects []func(*gates)) {
+func inProcess(t *testing.T) (subjects []subject) {
 	databases := []struct {
 		name string
 		open func() storage.Store
@@ -219,10 +232,11 @@ func inProcess(t *testing.T) (subjects []func(*gates)) {
 			if only := os.Getenv("GATES_ONLY"); only != "" && !strings.Contains(only, fmt.Sprintf("%s/%d %s;", d.name, goroutines, name)) {
 				return
 			}
-			subjects = append(subjects, func(g *gates) {
+			name = fmt.Sprintf("%s/%d %s", d.name, goroutines, name)
+			subjects = append(subjects, subject{name, func(g *gates) {
 				n, _ := rate(t, goroutines, operation)
-				g.add(fmt.Sprintf("%s/%d %s", d.name, goroutines, name), n)
-			})
+				g.add(name, n)
+			}})
 		}
 		one("raw", 1, raw)
 		one("by hand", 1, hand)
@@ -234,7 +248,7 @@ func inProcess(t *testing.T) (subjects []func(*gates)) {
 		lone.Organization, lone.Owner = other, actor
 		beside := managed(t, &lone)
 		if os.Getenv("GATES_ONLY") == "" {
-		subjects = append(subjects, func(g *gates) { besideFlood(t, g, d.name, vend, beside) })
+			subjects = append(subjects, subject{d.name + " flood", func(g *gates) { besideFlood(t, g, d.name, vend, beside) }})
 		}
 	}
 	return subjects
