@@ -313,8 +313,8 @@ func neighbours(ps []*pending) int {
 // needsOf is what some operations need together.
 func needsOf(ps []*pending) needs {
 	n := ps[0].op.needs
-	for _, p := range ps[1:] {
-		n = n.and(p.op.needs)
+	if len(ps) > 1 {
+		n = n.andOf(ps[1:])
 	}
 	return n
 }

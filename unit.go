@@ -102,6 +102,37 @@ func both[T comparable](a, b []T) []T {
 	return a
 }
 
+// andOf is what neighbours need as well, which say bulk.
+func (n needs) andOf(ps []*pending) needs {
+	n.keys = all(n.keys, ps, func(n needs) []string { return n.keys })
+	n.agents = all(n.agents, ps, func(n needs) []string { return n.agents })
+	n.tools = all(n.tools, ps, func(n needs) []string { return n.tools })
+	n.pairs = all(n.pairs, ps, func(n needs) []storage.Pair { return n.pairs })
+	n.windows = all(n.windows, ps, func(n needs) []storage.WindowRef { return n.windows })
+	for _, p := range ps {
+		n.credentials = n.credentials || p.op.needs.credentials
+	}
+	return n
+}
+
+// all adds what some operations need to what one needs, each once.
+func all[T comparable](first []T, ps []*pending, of func(needs) []T) []T {
+	seen := make(map[T]bool, len(ps))
+	for _, v := range first {
+		seen[v] = true
+	}
+	first = slices.Clip(first)
+	for _, p := range ps {
+		for _, v := range of(p.op.needs) {
+			if !seen[v] {
+				seen[v] = true
+				first = append(first, v)
+			}
+		}
+	}
+	return first
+}
+
 // unit is what an operation sees of an organization while its head is held, and
 // what it wants changed. Changes seal their rows and join the event that reports
 // them: there is no change without one.

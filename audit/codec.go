@@ -29,9 +29,9 @@ type codec struct {
 	err      error
 }
 
-// encode returns the canonical form of the object whose members fn names, of at most limit bytes.
-func encode(limit int, fn func(*codec)) ([]byte, error) {
-	c := codec{out: make([]byte, 0, 1024)}
+// encode returns the canonical form of the object whose members fn names, of at most limit bytes and usually fewer than usual.
+func encode(usual, limit int, fn func(*codec)) ([]byte, error) {
+	c := codec{out: make([]byte, 0, usual)}
 	c.members(fn)
 	if c.err == nil && len(c.out) > limit {
 		c.fail("content", "is too long")

@@ -28,7 +28,7 @@ func (p Personal) IsZero() bool {
 }
 
 // Encode returns the exact bytes of p, canonical JSON of at most MaxPersonal bytes, or ErrInvalid naming the field.
-func (p Personal) Encode() ([]byte, error) { return encode(MaxPersonal, p.members) }
+func (p Personal) Encode() ([]byte, error) { return encode(256, MaxPersonal, p.members) }
 
 // ParsePersonal returns the personal part whose exact bytes encoded is. Anything else is ErrFormat.
 func ParsePersonal(encoded []byte) (Personal, error) {

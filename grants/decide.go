@@ -118,8 +118,9 @@ func Decide(g *Grant, f Facts, now int64) Decision {
 	if g != nil {
 		now = g.at(now)
 		if t := Settle(*g, now); t.Changed() {
-			d.Next, d.Event = &t.Grant, t.Event
-			g = &t.Grant
+			next := t.Grant // and not t, which would be made for every decision
+			d.Next, d.Event = &next, t.Event
+			g = &next
 		}
 	}
 	if d.Reason = refusal(g, f, now); d.Reason != ReasonNone {
