@@ -223,10 +223,10 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 })
 
 // selectBulk reads what a BulkQuery asks for, by whether it is Postgres, and
-// selectOne, on SQLite, where it asks for one of each at most.
+// selectOne where it asks for one of each at most.
 var (
 	selectBulk = map[bool]wide{false: readsBulk(false), true: readsBulk(true)}
-	selectOne  = readsOne()
+	selectOne  = map[bool]wide{false: readsOne(false), true: readsOne(true)}
 )
 
 const (
@@ -268,10 +268,10 @@ func readsBulk(postgres bool) wide {
 	)
 }
 
-// readsOne has the same arms: most of what few rows cost on SQLite is taking lists apart.
-func readsOne() wide {
+// readsOne has the same arms: much of what few rows cost is taking lists apart.
+func readsOne(postgres bool) wide {
 	one := strings.NewReplacer("p.v ->> 0", "?", "p.v ->> 1", "?", "p.v", "?").Replace
-	return union(false,
+	return union(postgres,
 		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
 		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
 		armOf(keyRelation, "k", "FROM @keys AS k WHERE k.organization = ? AND k.id = ?"),
@@ -310,6 +310,15 @@ func oneArgs(organization string, q storage.BulkQuery) []any {
 	}
 	o := organization
 	return []any{o, o, o, only(q.Keys), o, agent, tool, o, only(q.Agents), o, only(q.Tools), o, toolOf, o, agentOf, tool, o, o, tier, subject}
+}
+
+// bulkRead is the statement for a query, and its arguments.
+func (s *Store) bulkRead(organization string, q storage.BulkQuery) (wide, []any, error) {
+	if single(q) {
+		return selectOne[s.postgres], oneArgs(organization, q), nil
+	}
+	args, err := bulkArgs(organization, q)
+	return selectBulk[s.postgres], args, err
 }
 
 // bulkArgs are the arguments of selectBulk.
@@ -360,13 +369,7 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 			return a.bulk, nil
 		}
 	}
-	w, args := selectOne, []any(nil)
-	if r.store.postgres || !single(q) {
-		w = selectBulk[r.store.postgres]
-		args, err = bulkArgs(r.organization, q)
-	} else {
-		args = oneArgs(r.organization, q)
-	}
+	w, args, err := r.store.bulkRead(r.organization, q)
 	if err == nil {
 		err = r.each(ctx, w.text, args, w.rows(func(arm int64) []any { return another(&b, arm) }))
 	}

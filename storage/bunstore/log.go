@@ -26,8 +26,9 @@ const (
 	someEvents  statement = `INSERT INTO @events (organization, seq, content, personal) SELECT ?, * FROM unnest(?::bigint[], ?::bytea[], ?::bytea[])`
 	someLeaves  statement = `INSERT INTO @leaves (organization, seq, hash) SELECT ?, * FROM unnest(?::bigint[], ?::bytea[])`
 	insertLines           = `WITH event AS (` + someEvents + `) ` + someLeaves
-	appendLines           = `WITH event AS (` + someEvents + `), leaf AS (` + someLeaves + `), moved AS (` + updateHead + ` RETURNING 1)
-		SELECT 1 / count(*) FROM moved`
+	appendLines           = `WITH event AS (` + someEvents + `), leaf AS (` + someLeaves + `), ` + moved
+	moved                 = `moved AS (` + updateHead + ` RETURNING 1) SELECT 1 / count(*) FROM moved`
+	moveHead              = `WITH ` + moved
 
 	insertCheckpoint  statement = `INSERT INTO @checkpoints (organization, size, signed) VALUES (?, ?, ?)`
 	selectCheckpoints statement = `SELECT size, signed FROM @checkpoints WHERE organization = ? AND size > ? ORDER BY size LIMIT ?`
@@ -145,7 +146,10 @@ func (t *tx) write(ctx context.Context, lines []audit.Line, next storage.Head) e
 		next.Epoch, next.Size, octets(next.Edge), octets(next.Signed), next.Time, octets(next.Seal), next.KeptSize, next.KeptTime,
 		t.organization, t.head.Size,
 	}
-	if t.store.postgres {
+	switch {
+	case t.pipe != nil && len(lines) == 1:
+		return t.writeOne(ctx, lines[0], head)
+	case t.store.postgres:
 		return t.writeTogether(ctx, lines, head)
 	}
 	n, err := t.writeEach(ctx, lines, head)
@@ -186,6 +190,18 @@ func (t *tx) writeEach(ctx context.Context, lines []audit.Line, head []any) (int
 		lines = lines[n:]
 	}
 	return t.exec(ctx, updateHead, head...)
+}
+
+// writeOne writes one line by plain statements, which travel together: an array of
+// one and what joins it to the head cost the database more than the line does.
+func (t *tx) writeOne(ctx context.Context, l audit.Line, head []any) error {
+	if err := t.later(ctx, insertEvent, t.organization, l.Seq, octets(cloned(l.Content)), nullable(cloned(l.Personal))); err != nil {
+		return err
+	}
+	if err := t.later(ctx, insertLeaf, t.organization, l.Seq, cloned(l.Leaf[:])); err != nil {
+		return err
+	}
+	return t.later(ctx, moveHead, head...)
 }
 
 // bulk bounds the lines of one statement, in bytes.

@@ -9,12 +9,12 @@ func (s *Store) readStatements() []statement {
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
-		selectRecord, selectWindows, selectBulk[s.postgres].text, selectHolders, selectOrganizations, selectDue,
+		selectRecord, selectWindows, selectBulk[s.postgres].text, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
-		return append(all, setLocal)
+		all = append(all, setLocal)
 	}
-	return append(all, selectOne.text)
+	return all
 }
 
 // writeStatements are those that the writer prepares in addition.
@@ -32,7 +32,7 @@ func (s *Store) writeStatements() []statement {
 		makeCursor, lockCursor, readCursor, moveCursor, nextContents, insertTimes, insertTerms, dropTimes, dropTerms,
 	}
 	if s.postgres {
-		return append(all, lockHead, dropHead, putWindows, insertLines, appendLines, leaseRows)
+		return append(all, lockHead, dropHead, putWindows, insertEvent, insertLeaf, moveHead, insertLines, appendLines, leaseRows)
 	}
 	return append(all, lockDatabase, setSavepoint, keepSavepoint, undoSavepoint, insertEvent, insertEvents, insertLeaf, insertLeaves, leaseFile)
 }
@@ -42,7 +42,7 @@ func (s *Store) writeStatements() []statement {
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
 	switch q {
-	case readHead, selectBulk[false].text, selectOne.text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+	case readHead, selectBulk[false].text, selectOne[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
 		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}

@@ -225,13 +225,13 @@ func (t *tx) lockAhead(ctx context.Context, limits []any, q *storage.BulkQuery) 
 	if q == nil || t.pipe == nil {
 		return t.loadHead(ctx, lockHead, limits...)
 	}
-	args, err := bulkArgs(t.organization, *q)
+	w, args, err := t.store.bulkRead(t.organization, *q)
 	if err != nil {
 		return false, err
 	}
 	var h storage.Head
 	t.pipe.kept = append(t.pipe.kept, &Parcel{Text: t.store.sql(lockHead), Args: limits, Each: headInto(&h, &found)})
-	w, a, readable := selectBulk[true], &readAhead{query: *q}, true
+	a, readable := &readAhead{query: *q}, true
 	into := w.rows(func(arm int64) []any { return another(&a.bulk, arm) })
 	err = t.each(ctx, w.text, args, func(row Row) error {
 		err := into(row)
