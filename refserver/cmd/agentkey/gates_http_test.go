@@ -152,8 +152,8 @@ func bareOf(t *testing.T, s *served) *served {
 	return b
 }
 
-// overHTTP are vends over HTTP at 64 connections, of servers in processes of their
-// own; what they hold when idle and at 256 connections is measured once.
+// overHTTP are vends over HTTP at 64 connections to each server, all in processes of
+// their own; what they hold when idle and at 256 connections is measured once.
 func overHTTP(t *testing.T, g *gates) (subjects []subject) {
 	postgres, err := createDatabase(pgtest.DSN(t))
 	if err != nil {
@@ -165,20 +165,21 @@ func overHTTP(t *testing.T, g *gates) (subjects []subject) {
 	file := vendors(t, onSQLite(t), 1)
 	g.add("http sqlite, idle MiB", file.processes[0].resident())
 	g.add("http postgres, idle MiB", alone.processes[0].resident())
-	add := func(name string, s *served) {
+	add := func(name string, s *served, connections int) {
 		subjects = append(subjects, subject{"http " + name, func(g *gates) {
 			before := s.worked()
-			n, took := rate(t, 64, s.send)
+			n, took := rate(t, connections, s.send)
 			g.add("http "+name+", /s", n)
 			g.add("http "+name+", CPU µs", float64((s.worked()-before).Microseconds())/float64(max(len(took), 1)))
 			g.add("http "+name+", p50 ms", milliseconds(percentile(took, 50)))
 			g.add("http "+name+", p99 ms", milliseconds(percentile(took, 99)))
 		}})
 	}
-	add("bare", bareOf(t, file))
-	add("sqlite", file)
-	add("postgres", alone)
-	add("two on postgres", both)
+	add("bare", bareOf(t, file), 64)
+	add("sqlite", file, 64)
+	add("postgres", alone, 64)
+	add("two on postgres", both, 128)
+	add("two on postgres, 32 each", both, 64)
 	for name, s := range map[string]*served{"sqlite": file, "postgres": alone} {
 		subjects = append(subjects, subject{"http " + name + " at 256", func(g *gates) {
 			_, _ = rate(t, 256, s.send)
