@@ -57,7 +57,8 @@ type Store struct {
 	open     *shared       // on SQLite, of who is in the gate
 	sharing  time.Duration // of the tests, instead of shareTime
 	texts    sync.Map      // of statements, as the database gets them
-	owned    []*sql.DB     // the handles that Close closes
+	finder   finder
+	owned    []*sql.DB // the handles that Close closes
 	closed   atomic.Bool
 	close    sync.Once
 }

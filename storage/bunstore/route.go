@@ -39,8 +39,12 @@ func (s *Store) FindKey(ctx context.Context, digest []byte) (k storage.Key, ok b
 	if err := s.enter(ctx); err != nil {
 		return k, false, err
 	}
+	return s.finder.find(ctx, s, octets(digest))
+}
+
+func (s *Store) findKey(ctx context.Context, digest []byte) (k storage.Key, ok bool, err error) {
 	var keys []storage.Key
-	err = s.ask(ctx, selectKeyByDigest, []any{octets(digest)}, keyRelation.collect(&keys))
+	err = s.ask(ctx, selectKeyByDigest, []any{digest}, keyRelation.collect(&keys))
 	if err != nil || len(keys) == 0 {
 		return k, false, err
 	}

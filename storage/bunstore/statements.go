@@ -6,7 +6,7 @@ package bunstore
 func (s *Store) readStatements() []statement {
 	all := []statement{
 		readHead, selectLines, selectCheckpoints, selectContents, firstSince, lastUntil, timeOf, indexState,
-		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest,
+		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest, selectKeysByDigest[s.postgres],
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
 		selectRecord, selectWindows, selectBulk[s.postgres].text, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
