@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -54,6 +55,14 @@ func armOf[T any](rel *relation[T], alias, from string) arm {
 		a.sorts = append(a.sorts, sortOf(field))
 	}
 	return a
+}
+
+// apart is a statement for each arm.
+func apart(arms []arm) (each []statement) {
+	for _, a := range arms {
+		each = append(each, statement("SELECT "+strings.Join(a.columns, ", ")+" "+a.from))
+	}
+	return each
 }
 
 // wide is a statement that reads rows of several relations in one round trip. A
@@ -222,12 +231,17 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 	return []any{new(string), &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt}
 })
 
-// selectBulk reads what a BulkQuery asks for, by whether it is Postgres, and
-// selectOne where it asks for one of each at most.
+// selectBulk, on Postgres, reads what a BulkQuery asks for, as selectArms do on
+// SQLite, and selectOne, by whether it is Postgres, where it asks for one of each at
+// most.
 var (
-	selectBulk = map[bool]wide{false: readsBulk(false), true: readsBulk(true)}
+	selectBulk = union(true, bulkArms(true)...)
+	selectArms = apart(bulkArms(false))
 	selectOne  = map[bool]wide{false: readsOne(false), true: readsOne(true)}
 )
+
+// nobody is a list in which nothing is.
+const nobody = "[]"
 
 const (
 	pairOf  = "g.organization = ? AND g.agent_id = p.v ->> 0 AND g.tool_id = p.v ->> 1"
@@ -235,7 +249,7 @@ const (
 	sharing = "c.organization = ? AND c.tool_id = p.v AND coalesce(c.grant_id, '') = ''"
 )
 
-func readsBulk(postgres bool) wide {
+func bulkArms(postgres bool) []arm {
 	// Each row is found by its own key, whatever the planner thinks of how many are
 	// wanted, or knows of a table that was empty when it looked.
 	by := func(alias, table, condition string) string {
@@ -255,7 +269,7 @@ func readsBulk(postgres bool) wide {
 	if !postgres {
 		owned += " WHERE " + pairOf + " AND " + ownOf
 	}
-	return union(postgres,
+	return []arm{
 		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
 		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
 		armOf(keyRelation, "k", from("@each", "k", "keys", "k.organization = ? AND k.id = p.v")),
@@ -265,7 +279,7 @@ func readsBulk(postgres bool) wide {
 		armOf(credentialRelation, "c", from("@each", "c", "credentials", sharing)),
 		armOf(credentialRelation, "c", owned),
 		armOf(windowRelation, "w", from("@list", "w", "windows", "w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1")),
-	)
+	}
 }
 
 // readsOne has the same arms: much of what few rows cost is taking lists apart.
@@ -318,11 +332,11 @@ func (s *Store) bulkRead(organization string, q storage.BulkQuery) (wide, []any,
 		return selectOne[s.postgres], oneArgs(organization, q), nil
 	}
 	args, err := bulkArgs(organization, q)
-	return selectBulk[s.postgres], args, err
+	return selectBulk, slices.Concat(args...), err
 }
 
-// bulkArgs are the arguments of selectBulk.
-func bulkArgs(organization string, q storage.BulkQuery) ([]any, error) {
+// bulkArgs are the arguments of each of the bulkArms.
+func bulkArgs(organization string, q storage.BulkQuery) ([][]any, error) {
 	pairs := make([][2]string, len(q.Pairs))
 	for i, p := range q.Pairs {
 		pairs[i] = [2]string{p.Agent, p.Tool}
@@ -331,32 +345,30 @@ func bulkArgs(organization string, q storage.BulkQuery) ([]any, error) {
 	for i, w := range q.Windows {
 		windows[i] = [2]string{w.Tier, w.Subject}
 	}
+	var failed error
+	args := make([][]any, len(selectArms))
+	add := func(text string, err error, arms ...int) {
+		failed = errors.Join(failed, err)
+		for _, arm := range arms {
+			args[arm] = []any{text, organization}
+		}
+	}
 	keys, err := list(unique(q.Keys))
-	if err != nil {
-		return nil, err
-	}
+	add(keys, err, armKeys)
 	agents, err := list(unique(q.Agents))
-	if err != nil {
-		return nil, err
-	}
+	add(agents, err, armAgents)
 	tools, err := list(unique(q.Tools))
-	if err != nil {
-		return nil, err
-	}
+	add(tools, err, armTools, armToolCredentials)
 	paired, err := list(unique(pairs))
-	if err != nil {
-		return nil, err
-	}
+	add(paired, err, armGrants, armGrantCredentials)
 	windowed, err := list(unique(windows))
-	if err != nil {
-		return nil, err
+	add(windowed, err, armWindows)
+	if !q.Credentials {
+		add(nobody, nil, armToolCredentials, armGrantCredentials)
 	}
-	toolsOf, pairsOf := "[]", "[]"
-	if q.Credentials {
-		toolsOf, pairsOf = tools, paired
-	}
-	o := organization
-	return []any{o, o, keys, o, paired, o, agents, o, tools, o, toolsOf, o, pairsOf, o, o, windowed, o}, nil
+	args[armOrganization], args[armDataKeys] = []any{organization}, []any{organization}
+	args[armGrantCredentials] = append(args[armGrantCredentials], organization)
+	return args, failed
 }
 
 // ReadBulk implements storage.BulkReader.
@@ -369,11 +381,33 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 			return a.bulk, nil
 		}
 	}
+	if !r.store.postgres && !single(q) {
+		return b, r.fail(ctx, r.readArms(ctx, q, &b))
+	}
 	w, args, err := r.store.bulkRead(r.organization, q)
 	if err == nil {
 		err = r.each(ctx, w.text, args, w.rows(func(arm int64) []any { return another(&b, arm) }))
 	}
 	return b, r.fail(ctx, err)
+}
+
+// readArms reads arm by arm: SQLite is in this process, and rows of many relations
+// that are alike are mostly columns of NULL.
+func (r *reader) readArms(ctx context.Context, q storage.BulkQuery, b *storage.Bulk) error {
+	args, err := bulkArgs(r.organization, q)
+	if err != nil {
+		return err
+	}
+	for arm, text := range selectArms {
+		if args[arm][0] == nobody {
+			continue
+		}
+		err := r.each(ctx, text, args[arm], func(row Row) error { return scan(row, another(b, int64(arm))...) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // another is the fields of one more row of an arm.

@@ -170,7 +170,7 @@ func scan(rows Row, into ...any) error {
 // list is a list of strings or of pairs as an argument for @any and @list.
 func list[T any](items []T) (string, error) {
 	if len(items) == 0 {
-		return "[]", nil
+		return nobody, nil
 	}
 	b, err := json.Marshal(items)
 	return string(b), err

@@ -1,5 +1,7 @@
 package bunstore
 
+import "slices"
+
 // readStatements are those that a pool of readers prepares. The statements
 // that Store.ask runs must all be among them; one that a transaction runs and
 // that is missing is only prepared anew at each use.
@@ -9,12 +11,12 @@ func (s *Store) readStatements() []statement {
 		selectOrganization, selectAgents, selectKeys, selectAgentsKeys, selectKeyByDigest, selectKeysByDigest[s.postgres],
 		selectTools, selectCredentials, selectGrants, selectPairs, selectApprovals, selectDataKeys,
 		counted("agent_id"), counted("tool_id"), newest("agent_id", s.postgres), newest("tool_id", s.postgres), latestOf, rarity,
-		selectRecord, selectWindows, selectBulk[s.postgres].text, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
+		selectRecord, selectWindows, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
-		all = append(all, setLocal)
+		return append(all, setLocal, selectBulk.text)
 	}
-	return all
+	return append(all, selectArms...)
 }
 
 // writeStatements are those that the writer prepares in addition.
@@ -41,8 +43,11 @@ func (s *Store) writeStatements() []statement {
 // are not watched for the end of a context, for which the driver starts a goroutine
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
+	if slices.Contains(selectArms, q) {
+		return true
+	}
 	switch q {
-	case readHead, selectBulk[false].text, selectOne[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+	case readHead, selectOne[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
 		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}
