@@ -3,6 +3,7 @@ package agentkey
 import (
 	"crypto/sha256"
 	"sync"
+	handles "unique"
 
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
@@ -15,7 +16,25 @@ import (
 // last so many keys is forgotten. It is safe for concurrent use.
 type routes struct {
 	mu         sync.Mutex
-	young, old map[[sha256.Size]byte]storage.Key
+	young, old map[[sha256.Size]byte]route
+}
+
+// route is what is remembered of an active key.
+type route struct {
+	organization handles.Handle[string]
+	agent, key   string
+	expiresAt    int64
+	addresses    []string
+}
+
+func routeOf(k storage.Key) route {
+	return route{handles.Make(k.Organization), k.Agent, k.ID, k.ExpiresAt, k.Addresses}
+}
+
+func (r route) of() storage.Key {
+	return storage.Key{
+		Organization: r.organization.Value(), Agent: r.agent, ID: r.key, Status: storage.KeyActive, ExpiresAt: r.expiresAt, Addresses: r.addresses,
+	}
 }
 
 // maxRoutes is how many keys routes remembers at most, twice.
@@ -24,27 +43,27 @@ const maxRoutes = 4096
 func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if k, ok := r.young[digest]; ok {
-		return k, true
+	found, ok := r.young[digest]
+	if !ok {
+		if found, ok = r.old[digest]; !ok {
+			return storage.Key{}, false
+		}
+		r.put(digest, found)
 	}
-	k, ok := r.old[digest]
-	if ok {
-		r.put(digest, k)
-	}
-	return k, ok
+	return found.of(), true
 }
 
 func (r *routes) remember(digest [sha256.Size]byte, k storage.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.put(digest, k)
+	r.put(digest, routeOf(k))
 }
 
-func (r *routes) put(digest [sha256.Size]byte, k storage.Key) {
+func (r *routes) put(digest [sha256.Size]byte, to route) {
 	if r.young == nil || len(r.young) >= maxRoutes {
-		r.young, r.old = make(map[[sha256.Size]byte]storage.Key), r.young
+		r.young, r.old = make(map[[sha256.Size]byte]route), r.young
 	}
-	r.young[digest] = k
+	r.young[digest] = to
 }
 
 func (r *routes) forget(digest [sha256.Size]byte) {
