@@ -431,7 +431,7 @@ func (m *Manager) appendPart(ctx context.Context, tx storage.Tx, u *unit, part [
 	if err := tx.Append(ctx, storage.Append{Lines: lines, Head: x.Head, Seal: seal, Keep: keep}); err != nil {
 		return knownHead{}, err
 	}
-	return knownHead{head: next, tree: x.Tree}, nil
+	return knownHead{head: next, tree: x.Tree, root: x.Root}, nil
 }
 
 // maxSkew is how far a node's clock may be from the database's, where that has one.

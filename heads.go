@@ -22,6 +22,7 @@ type heads struct {
 type knownHead struct {
 	head storage.Head
 	tree audit.Tree
+	root audit.Hash
 }
 
 // seenHead is a proven head; the zero value is that of a log of which nothing is known.
@@ -75,7 +76,7 @@ func (h *heads) set(organization string, k knownHead) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last[organization] = k
-	h.seen[organization] = seenHead{k.head.Epoch, k.tree.Size(), k.tree.Root()}
+	h.seen[organization] = seenHead{k.head.Epoch, k.tree.Size(), k.root}
 }
 
 // checkHead proves a head that this process did not write last. A log is never

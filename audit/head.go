@@ -39,6 +39,7 @@ type Extension struct {
 	Contents [][]byte
 	Leaves   []Hash
 	Tree     Tree
+	Root     Hash // of Tree
 	Head     Head
 
 	origin string
@@ -77,7 +78,8 @@ func Extend(h Head, t Tree, events []Event, s *Signer) (Extension, error) {
 	}
 	installation := s.name[len(originPrefix):]
 	x.origin = Origin(installation, events[0].Organization, h.Epoch)
-	signed, err := s.Sign(Checkpoint{x.origin, x.Tree.Size(), x.Tree.Root()})
+	x.Root = x.Tree.Root()
+	signed, err := s.Sign(Checkpoint{x.origin, x.Tree.Size(), x.Root})
 	if err != nil {
 		return Extension{}, err
 	}

@@ -113,9 +113,9 @@ func union(postgres bool, arms ...arm) wide {
 	return w
 }
 
-// rows returns a function that reads a row into the fields that into answers for its arm.
-func (w wide) rows(into func(arm int64) []any) func(Row) error {
-	row := &wideRow{wide: w, into: into}
+// rows returns a function that adds a row to b.
+func (w wide) rows(b *storage.Bulk) func(Row) error {
+	row := &wideRow{wide: w, bulk: b}
 	slots := make([]slot, w.width)
 	all := make([]any, w.width)
 	for i := range slots {
@@ -131,7 +131,7 @@ func (w wide) rows(into func(arm int64) []any) func(Row) error {
 // wideRow is the row that is being read: its first column says what the others are.
 type wideRow struct {
 	wide
-	into   func(arm int64) []any
+	bulk   *storage.Bulk
 	fields []any // by column; nil: none
 }
 
@@ -158,7 +158,7 @@ func (s *slot) Scan(column any) error {
 		return errors.New("bunstore: no such arm")
 	}
 	r.fields = make([]any, r.width)
-	for i, f := range r.into(arm) {
+	for i, f := range another(r.bulk, arm) {
 		r.fields[r.places[arm][i]] = f
 	}
 	return nil
@@ -231,13 +231,13 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 	return []any{new(string), &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt}
 })
 
-// selectBulk, on Postgres, reads what a BulkQuery asks for, as selectArms do on
-// SQLite, and selectOne, by whether it is Postgres, where it asks for one of each at
-// most.
+// selectArms read what a BulkQuery asks for, by whether it is Postgres, selectOne
+// where it asks for one of each at most, and selectBulk on Postgres where each
+// statement would be a round trip.
 var (
-	selectBulk = union(true, bulkArms(true)...)
-	selectArms = apart(bulkArms(false))
+	selectArms = map[bool][]statement{false: apart(bulkArms(false)), true: apart(bulkArms(true))}
 	selectOne  = map[bool]wide{false: readsOne(false), true: readsOne(true)}
+	selectBulk = union(true, bulkArms(true)...)
 )
 
 // nobody is a list in which nothing is.
@@ -326,15 +326,6 @@ func oneArgs(organization string, q storage.BulkQuery) []any {
 	return []any{o, o, o, only(q.Keys), o, agent, tool, o, only(q.Agents), o, only(q.Tools), o, toolOf, o, agentOf, tool, o, o, tier, subject}
 }
 
-// bulkRead is the statement for a query, and its arguments.
-func (s *Store) bulkRead(organization string, q storage.BulkQuery) (wide, []any, error) {
-	if single(q) {
-		return selectOne[s.postgres], oneArgs(organization, q), nil
-	}
-	args, err := bulkArgs(organization, q)
-	return selectBulk, slices.Concat(args...), err
-}
-
 // bulkArgs are the arguments of each of the bulkArms.
 func bulkArgs(organization string, q storage.BulkQuery) ([][]any, error) {
 	pairs := make([][2]string, len(q.Pairs))
@@ -346,7 +337,7 @@ func bulkArgs(organization string, q storage.BulkQuery) ([][]any, error) {
 		windows[i] = [2]string{w.Tier, w.Subject}
 	}
 	var failed error
-	args := make([][]any, len(selectArms))
+	args := make([][]any, armWindows+1)
 	add := func(text string, err error, arms ...int) {
 		failed = errors.Join(failed, err)
 		for _, arm := range arms {
@@ -381,33 +372,42 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 			return a.bulk, nil
 		}
 	}
-	if !r.store.postgres && !single(q) {
-		return b, r.fail(ctx, r.readArms(ctx, q, &b))
-	}
-	w, args, err := r.store.bulkRead(r.organization, q)
-	if err == nil {
-		err = r.each(ctx, w.text, args, w.rows(func(arm int64) []any { return another(&b, arm) }))
-	}
-	return b, r.fail(ctx, err)
+	return b, r.fail(ctx, r.readInto(ctx, q, &b))
 }
 
-// readArms reads arm by arm: SQLite is in this process, and rows of many relations
-// that are alike are mostly columns of NULL.
-func (r *reader) readArms(ctx context.Context, q storage.BulkQuery, b *storage.Bulk) error {
+// readInto reads what q asks for: by one statement if it is little, or if each would
+// be a round trip, and else arm by arm, because rows of many relations that are made
+// alike are mostly columns of NULL.
+func (r *reader) readInto(ctx context.Context, q storage.BulkQuery, b *storage.Bulk) error {
+	if single(q) {
+		w := selectOne[r.store.postgres]
+		return r.each(ctx, w.text, oneArgs(r.organization, q), w.rows(b))
+	}
 	args, err := bulkArgs(r.organization, q)
 	if err != nil {
 		return err
 	}
-	for arm, text := range selectArms {
+	if r.store.postgres && r.pipe == nil {
+		return r.each(ctx, selectBulk.text, slices.Concat(args...), selectBulk.rows(b))
+	}
+	for arm, text := range selectArms[r.store.postgres] {
 		if args[arm][0] == nobody {
 			continue
 		}
-		err := r.each(ctx, text, args[arm], func(row Row) error { return scan(row, another(b, int64(arm))...) })
-		if err != nil {
+		each := func(row Row) error { return scan(row, another(b, int64(arm))...) }
+		if r.pipe != nil && r.pipe.keep(r.store.sql(text), args[arm], each) {
+			continue
+		}
+		if err := r.each(ctx, text, args[arm], each); err != nil {
 			return err
 		}
 	}
-	return nil
+	if r.pipe == nil {
+		return nil
+	}
+	ctx, _, cancel := bounded(ctx)
+	defer cancel()
+	return r.pipe.flush(ctx)
 }
 
 // another is the fields of one more row of an arm.

@@ -55,8 +55,9 @@ func (r *reader) loadHead(ctx context.Context, q statement, args ...any) (found 
 
 func headInto(h *storage.Head, found *bool) func(Row) error {
 	return func(row Row) error {
-		*found = true
-		return scan(row, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
+		err := scan(row, &h.Epoch, &h.Size, &h.Edge, &h.Signed, &h.Time, &h.Seal, &h.KeptSize, &h.KeptTime, &h.Now)
+		*found = err == nil
+		return err
 	}
 }
 

@@ -77,12 +77,13 @@ func (p *pool) openPipe(wait context.Context, begin string) (*pipe, error) {
 	return &pipe{through: through, conn: conn, kept: []*Parcel{{Text: begin}}}, nil
 }
 
-// keep has a statement sent with the next one. It reports whether there was room.
-func (p *pipe) keep(text string, args []any) bool {
+// keep has a statement sent with the next one, and its rows read then. It reports
+// whether there was room.
+func (p *pipe) keep(text string, args []any, each func(Row) error) bool {
 	if len(p.kept) >= maxKept {
 		return false
 	}
-	p.kept = append(p.kept, &Parcel{Text: text, Args: args})
+	p.kept = append(p.kept, &Parcel{Text: text, Args: args, Each: each})
 	return true
 }
 

@@ -32,11 +32,13 @@ func TestRoundTrips(t *testing.T) {
 	q := storage.BulkQuery{Agents: []string{"agent-000"}, Tools: []string{"tool"}, Pairs: []storage.Pair{{Agent: "agent-000", Tool: "tool"}}, Credentials: true}
 	more := q
 	more.Keys = []string{"key-agent-000"}
+	many := q
+	many.Agents = []string{"agent-000", "agent-001"}
 	for range 2 { // a connection that is new, and one that is not
 		for lines, last := range map[int]string{1: "INSERT INSERT WITH COMMIT", 300: "WITH COMMIT"} {
 			sent = nil
-			vend := func(asked storage.BulkQuery) error {
-				return s.UpdateBulk(t.Context(), "acme", q, func(ctx context.Context, tx storage.Tx) error {
+			vend := func(asked, foreseen storage.BulkQuery) error {
+				return s.UpdateBulk(t.Context(), "acme", foreseen, func(ctx context.Context, tx storage.Tx) error {
 					_, err := storage.ReadBulk(ctx, tx, asked)
 					is.NoErr(err)
 					events := make([]audit.Event, lines)
@@ -46,11 +48,14 @@ func TestRoundTrips(t *testing.T) {
 					return appendEvents(ctx, tx, "acme", events...)
 				})
 			}
-			is.NoErr(vend(q))
+			is.NoErr(vend(q, q))
 			is.Equal(sent, []string{"BEGIN WITH SELECT", last})
 			sent = nil
-			is.NoErr(vend(more))
+			is.NoErr(vend(more, q))
 			is.Equal(sent, []string{"BEGIN WITH SELECT", "SELECT", last})
+			sent = nil
+			is.NoErr(vend(q, many)) // where many are wanted, a statement for each relation
+			is.Equal(sent, []string{"BEGIN WITH SELECT SELECT SELECT SELECT SELECT SELECT SELECT", last})
 		}
 	}
 }

@@ -119,7 +119,7 @@ func (r *reader) exec(ctx context.Context, q statement, args ...any) (int64, err
 // what comes next, the commit at the latest, whose error is then its own.
 func (r *reader) later(ctx context.Context, q statement, args ...any) error {
 	r.ahead = nil
-	if r.pipe != nil && r.pipe.keep(r.store.sql(q), args) {
+	if r.pipe != nil && r.pipe.keep(r.store.sql(q), args, nil) {
 		return nil
 	}
 	_, err := r.exec(ctx, q, args...)

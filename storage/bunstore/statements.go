@@ -14,9 +14,9 @@ func (s *Store) readStatements() []statement {
 		selectRecord, selectWindows, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
-		return append(all, setLocal, selectBulk.text)
+		all = append(all, setLocal, selectBulk.text)
 	}
-	return append(all, selectArms...)
+	return append(all, selectArms[s.postgres]...)
 }
 
 // writeStatements are those that the writer prepares in addition.
@@ -43,7 +43,7 @@ func (s *Store) writeStatements() []statement {
 // are not watched for the end of a context, for which the driver starts a goroutine
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
-	if slices.Contains(selectArms, q) {
+	if slices.Contains(selectArms[false], q) {
 		return true
 	}
 	switch q {

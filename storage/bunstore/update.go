@@ -220,29 +220,19 @@ func (t *tx) lockRow(wait, ctx context.Context, ahead *storage.BulkQuery) error 
 }
 
 // lockAhead locks the head and, where statements travel together, has what it is to
-// read ahead read by the next one. What can't be read is left to who asks for it.
+// read ahead read by the next ones. What can't be read is left to who asks for it.
 func (t *tx) lockAhead(ctx context.Context, limits []any, q *storage.BulkQuery) (found bool, err error) {
 	if q == nil || t.pipe == nil {
 		return t.loadHead(ctx, lockHead, limits...)
 	}
-	w, args, err := t.store.bulkRead(t.organization, *q)
-	if err != nil {
-		return false, err
-	}
 	var h storage.Head
-	t.pipe.kept = append(t.pipe.kept, &Parcel{Text: t.store.sql(lockHead), Args: limits, Each: headInto(&h, &found)})
-	a, readable := &readAhead{query: *q}, true
-	into := w.rows(func(arm int64) []any { return another(&a.bulk, arm) })
-	err = t.each(ctx, w.text, args, func(row Row) error {
-		err := into(row)
-		readable = err == nil
-		return err
-	})
+	t.pipe.keep(t.store.sql(lockHead), limits, headInto(&h, &found)) // behind the beginning there is room
+	a := &readAhead{query: *q}
+	err = t.readInto(ctx, *q, &a.bulk)
 	switch {
-	case !readable && found:
-	case err != nil || !found:
+	case !found, err != nil && !errors.Is(err, storage.ErrCorrupt):
 		return false, err
-	default:
+	case err == nil:
 		t.ahead = a
 	}
 	t.head, t.loaded = h, true
