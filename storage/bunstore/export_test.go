@@ -57,7 +57,7 @@ func (s *Store) Waiting() int {
 	s.gates.mu.Lock()
 	defer s.gates.mu.Unlock()
 	if g := s.gates.open[""]; g != nil {
-		return g.users
+		return 1 + len(g.waiting)
 	}
 	return 0
 }

@@ -1,54 +1,70 @@
 package bunstore
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // gates let one caller at a time through for each name, in the order in which
 // they came. They keep the waiters of one head, within this process, from
 // taking all connections; the lock that decides is the database's.
 type gates struct {
 	mu   sync.Mutex
-	open map[string]*gate
+	open map[string]*gate // those in which somebody is
 }
 
-type gate struct {
-	slot  chan struct{}
-	users int
-}
+type gate struct{ waiting []chan struct{} }
 
 // enter waits for the gate and answers how to leave it, unless something else is
 // done before that.
 func (g *gates) enter(done <-chan struct{}, name string) (leave func(), ok bool) {
+	leave = func() { g.leave(name) }
 	g.mu.Lock()
 	w := g.open[name]
 	if w == nil {
-		w = &gate{slot: make(chan struct{}, 1)}
 		if g.open == nil {
 			g.open = make(map[string]*gate)
 		}
-		g.open[name] = w
+		g.open[name] = new(gate)
+		g.mu.Unlock()
+		return leave, true
 	}
-	w.users++
+	turn := make(chan struct{})
+	w.waiting = append(w.waiting, turn)
 	g.mu.Unlock()
 	select {
-	case w.slot <- struct{}{}:
-		return func() { <-w.slot; g.leave(name, w) }, true
+	case <-turn:
+		return leave, true
 	case <-done:
-		g.leave(name, w)
-		return nil, false
 	}
+	g.mu.Lock()
+	i := slices.Index(w.waiting, turn)
+	if i >= 0 {
+		w.waiting = slices.Delete(w.waiting, i, i+1)
+	}
+	g.mu.Unlock()
+	if i < 0 {
+		leave() // the turn came all the same
+	}
+	return nil, false
 }
 
 // crowded tells who is in the gate whether others wait.
 func (g *gates) crowded(name string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.open[name].users > 1
+	return len(g.open[name].waiting) > 0
 }
 
-func (g *gates) leave(name string, w *gate) {
+// leave lets the next one in.
+func (g *gates) leave(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if w.users--; w.users == 0 {
+	w := g.open[name]
+	if len(w.waiting) == 0 {
 		delete(g.open, name)
+		return
 	}
+	close(w.waiting[0])
+	w.waiting = slices.Delete(w.waiting, 0, 1)
 }
