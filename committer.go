@@ -218,14 +218,7 @@ func (m *Manager) attempt(ctx context.Context, c *company, fresh bool) (*batch, 
 	}
 	var b *batch
 	var fault error
-	update := m.store.Update
-	if first.op.bulk {
-		q := needsOf(c.ps[:neighbours(c.ps)]).query()
-		update = func(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
-			return storage.UpdateBulk(ctx, m.store, organization, q, fn)
-		}
-	}
-	err := update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
+	run := func(ctx context.Context, tx storage.Tx) error {
 		ps := c.ps
 		if c.open {
 			ps = c.join()
@@ -233,7 +226,13 @@ func (m *Manager) attempt(ctx context.Context, c *company, fresh bool) (*batch, 
 		b = &batch{m: m, ps: ps, fresh: fresh, recorded: make(map[refusalKey]recorded)}
 		fault = b.run(ctx, tx, organization, keys)
 		return fault
-	})
+	}
+	var err error
+	if first.op.bulk {
+		err = storage.UpdateBulk(ctx, m.store, organization, needsOf(c.ps[:neighbours(c.ps)]).query(), run)
+	} else {
+		err = m.store.Update(ctx, organization, run)
+	}
 	if err != nil {
 		if fault != nil && errors.Is(err, fault) {
 			return nil, &faultError{operationError(fault)}

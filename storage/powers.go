@@ -81,7 +81,8 @@ type BulkReader interface {
 type BulkUpdater interface {
 	// UpdateBulk is Update, and reads q right after the head was taken, in a statement
 	// that begins then. The first ReadBulk is answered from that, where it asks for
-	// nothing else and nothing was written before it.
+	// nothing else and nothing was written before it. A q that Check refuses, or whose
+	// rows can't be read, fails who reads it and not the Update.
 	UpdateBulk(ctx context.Context, organization string, q BulkQuery, fn func(context.Context, Tx) error) error
 }
 
