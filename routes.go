@@ -38,7 +38,7 @@ func (r route) of() storage.Key {
 }
 
 // maxRoutes is how many keys routes remembers at most, twice.
-const maxRoutes = 4096
+const maxRoutes = 8192
 
 func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 	r.mu.Lock()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,10 +85,12 @@ func TestGates(t *testing.T) {
 	g.add("fsync p50, ms", fsync(t))
 	g.print(t, []gate{
 		{name: "SQLite, 1: by hand to raw insert and commit", figure: "sqlite/1 by hand", per: "sqlite/1 raw", least: 0.6},
+		{name: "SQLite, 1: by hand to raw of all rows that a vend writes", figure: "sqlite/1 by hand", per: "sqlite/1 raw, all rows", least: 0.6},
 		{name: "SQLite, 1: Vend to by hand", figure: "sqlite/1 Vend", per: "sqlite/1 by hand", least: 0.95},
 		{name: "SQLite, 64: Vend to by hand", figure: "sqlite/64 Vend", per: "sqlite/64 by hand", least: 5},
 		{name: "SQLite: Vend of 64 to raw, as by hand at 0.6 of that would have it", figure: "sqlite/64 Vend", per: "sqlite/1 raw", least: 3},
 		{name: "Postgres, 1: by hand to raw insert and commit", figure: "postgres/1 by hand", per: "postgres/1 raw", least: 0.6},
+		{name: "Postgres, 1: by hand to raw of all rows that a vend writes", figure: "postgres/1 by hand", per: "postgres/1 raw, all rows", least: 0.6},
 		{name: "Postgres, 1: Vend to by hand", figure: "postgres/1 Vend", per: "postgres/1 by hand", least: 0.95},
 		{name: "Postgres, 64: Vend to by hand", figure: "postgres/64 Vend", per: "postgres/64 by hand", least: 12},
 		{name: "Postgres: Vend of 64 to raw, as by hand at 0.6 of that would have it", figure: "postgres/64 Vend", per: "postgres/1 raw", least: 7.2},
@@ -209,19 +212,18 @@ func inProcess(t *testing.T) (subjects []subject) {
 	databases := []struct {
 		name string
 		open func() storage.Store
-		raw  func() func() error
+		raw  func() (one, all func() error)
 	}{
-		{"sqlite", func() storage.Store { return dbtest.SQLite(t)(t) }, func() func() error {
+		{"sqlite", func() storage.Store { return dbtest.SQLite(t)(t) }, func() (one, all func() error) {
 			path := filepath.Join(t.TempDir(), "raw.db")
-			return rawLoop(t, "sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate",
-				"create table raw (seq integer primary key, content blob, personal blob)", "insert into raw values (?, ?, ?)")
+			return rawLoops(t, "sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate", "blob")
 		}},
-		{"postgres", func() storage.Store { return dbtest.Postgres(t)(t) }, func() func() error {
+		{"postgres", func() storage.Store { return dbtest.Postgres(t)(t) }, func() (one, all func() error) {
 			dsn, err := createDatabase(pgtest.DSN(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			return rawLoop(t, "pgx", dsn, "create table raw (seq bigint primary key, content bytea, personal bytea)", "insert into raw values ($1, $2, $3)")
+			return rawLoops(t, "pgx", dsn, "bytea")
 		}},
 	}
 	for _, d := range databases {
@@ -229,7 +231,7 @@ func inProcess(t *testing.T) (subjects []subject) {
 		k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = store, time.Now })
 		vend := managed(t, k)
 		hand := newByHand(t, store).vend
-		raw := d.raw()
+		raw, rows := d.raw()
 		one := func(name string, goroutines int, operation func() error) {
 			if only := os.Getenv("GATES_ONLY"); only != "" && !strings.Contains(only, fmt.Sprintf("%s/%d %s;", d.name, goroutines, name)) {
 				return
@@ -241,6 +243,7 @@ func inProcess(t *testing.T) (subjects []subject) {
 			}})
 		}
 		one("raw", 1, raw)
+		one("raw, all rows", 1, rows)
 		one("by hand", 1, hand)
 		one("Vend", 1, vend)
 		one("by hand", 64, hand)
@@ -299,32 +302,64 @@ func besideFlood(t *testing.T, g *gates, database string, flood, lone func() err
 	g.add(database+"/vend in the flood, ms", milliseconds(percentile(took, 50)))
 }
 
-// rawLoop inserts a row of a vend's size and commits.
-func rawLoop(t *testing.T, driver, dsn, create, insert string) func() error {
+// rawLoops are transactions that read nothing and decide nothing: one inserts a row of
+// a vend's size and commits, the other all that a vend writes, which is a line, its
+// leaf and the head.
+func rawLoops(t *testing.T, driver, dsn, octets string) (one, all func() error) {
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(create); err != nil {
-		t.Fatal(err)
+	for _, create := range []string{
+		"create table raw (seq integer primary key, content " + octets + ", personal " + octets + ")",
+		"create table events (org text, seq bigint, content " + octets + ", personal " + octets + ", primary key (org, seq))",
+		"create table leaves (org text, seq bigint, hash " + octets + ", primary key (org, seq))",
+		"create table heads (org text primary key, size bigint, edge " + octets + ", signed " + octets + ")",
+		"insert into heads values ('acme', 0, '', '')",
+	} {
+		if _, err := db.Exec(create); err != nil {
+			t.Fatal(err)
+		}
 	}
-	stmt, err := db.Prepare(insert)
-	if err != nil {
-		t.Fatal(err)
+	prepared := func(text string) *sql.Stmt {
+		stmt, err := db.Prepare(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stmt
 	}
+	row := prepared("insert into raw values ($1, $2, $3)")
+	event, leaf := prepared("insert into events values ($1, $2, $3, $4)"), prepared("insert into leaves values ($1, $2, $3)")
+	head := prepared("update heads set size = $1, edge = $2, signed = $3 where org = $4")
 	var seq int64
-	content, personal := make([]byte, 700), make([]byte, 120)
-	return func() error {
+	content, personal, hash, edge, signed := make([]byte, 700), make([]byte, 120), make([]byte, 32), make([]byte, 320), make([]byte, 300)
+	committed := func(write func(*sql.Tx) error) error {
+		seq++
 		tx, err := db.Begin()
 		if err != nil {
 			return err
 		}
-		seq++
-		if _, err := tx.Stmt(stmt).Exec(seq, content, personal); err != nil {
-			return err
+		if err := write(tx); err != nil {
+			return errors.Join(err, tx.Rollback())
 		}
 		return tx.Commit()
 	}
+	one = func() error {
+		return committed(func(tx *sql.Tx) error {
+			_, err := tx.Stmt(row).Exec(seq, content, personal)
+			return err
+		})
+	}
+	all = func() error {
+		return committed(func(tx *sql.Tx) error {
+			var errs [3]error
+			_, errs[0] = tx.Stmt(event).Exec("acme", seq, content, personal)
+			_, errs[1] = tx.Stmt(leaf).Exec("acme", seq, hash)
+			_, errs[2] = tx.Stmt(head).Exec(seq, edge, signed, "acme")
+			return errors.Join(errs[:]...)
+		})
+	}
+	return one, all
 }
