@@ -86,16 +86,18 @@ func TestReadBulk(t *testing.T) {
 				return nil
 			}))
 		}
-		_, err := p.raw.Exec(p.named(`UPDATE @grants SET asked_scopes = 'no list' WHERE agent_id = 'agent-000'`))
+		_, err := p.raw.Exec(p.named(`UPDATE @grants SET asked_scopes = 'no list'`))
 		is.NoErr(err)
-		asked := false // what can't be read fails who reads it, as ever
-		err = storage.UpdateBulk(t.Context(), s, "acme", queries[1], func(ctx context.Context, tx storage.Tx) error {
-			asked = true
-			_, err := storage.ReadBulk(ctx, tx, queries[1])
-			return err
-		})
-		is.True(errors.Is(err, storage.ErrCorrupt))
-		is.True(asked)
+		for _, q := range queries[1:3] { // of one grant, and of some
+			asked := false // what can't be read fails who reads it, as ever
+			err = storage.UpdateBulk(t.Context(), s, "acme", q, func(ctx context.Context, tx storage.Tx) error {
+				asked = true
+				_, err := storage.ReadBulk(ctx, tx, q)
+				return err
+			})
+			is.True(errors.Is(err, storage.ErrCorrupt))
+			is.True(asked)
+		}
 		for _, unfit := range []storage.BulkQuery{{Agents: []string{"\x00"}}, {Keys: make([]string, storage.MaxIDs+1)}} {
 			is.NoErr(storage.UpdateBulk(t.Context(), s, "nobody's", unfit, func(ctx context.Context, tx storage.Tx) error {
 				b, err := storage.ReadBulk(ctx, tx, queries[1]) // of a log that has not begun

@@ -53,11 +53,21 @@ func Conn(t storage.Tx) interface {
 func (s *Store) ShareFor(d time.Duration) { s.sharing = d }
 
 // Waiting is how many are in the gate of SQLite's writer, or wait for it.
-func (s *Store) Waiting() int {
-	s.gates.mu.Lock()
-	defer s.gates.mu.Unlock()
-	if g := s.gates.open[""]; g != nil {
-		return 1 + len(g.waiting)
+func (s *Store) Waiting() int { return 1 + s.gates.Waiting("") }
+
+// Gates are gates of any names.
+type Gates = gates
+
+func (g *gates) Enter(done <-chan struct{}, name string) (leave func(), ok bool) {
+	return g.enter(done, name)
+}
+
+// Waiting is how many wait for a gate; -1: nobody is in it.
+func (g *gates) Waiting(name string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w := g.open[name]; w != nil {
+		return len(w.waiting)
 	}
-	return 0
+	return -1
 }
