@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -118,18 +119,10 @@ func (s *session) writeToken(token *agentkey.Secret) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
-	path := f.Name()
-	if _, err = f.Write(token.Bytes()); err == nil {
-		_, err = f.WriteString("\n")
+	text := append(bytes.Clone(token.Bytes()), '\n')
+	defer clear(text)
+	if err := fill(f, text); err != nil {
+		return "", fmt.Errorf("token file: %w", errors.Join(err, os.Remove(f.Name())))
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return "", fmt.Errorf("token file: %w", errors.Join(err, os.Remove(path)))
-	}
-	return path, nil
+	return f.Name(), nil
 }

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
 // PlayDemo plays the demo with something between it and its server.
@@ -116,3 +119,8 @@ var (
 	WhenQuiet = whenQuiet
 	Allocated = allocated
 )
+
+// DefaultKey finds or makes the key of the configuration directory.
+func DefaultKey(ctx context.Context, env []string, store storage.Store) (vault.KeyProvider, string, error) {
+	return newSession(env, nil, io.Discard, io.Discard, Options{}).defaultKey(ctx, store)
+}

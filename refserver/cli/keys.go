@@ -184,16 +184,19 @@ func (s *session) defaultKey(ctx context.Context, store storage.Store) (vault.Ke
 	if err != nil {
 		return nil, "", err
 	}
-	if len(needed) > 0 {
-		return nil, "", fmt.Errorf("the database is sealed with %s, and there is no key at %s: put that key back, or give it by --key-file or %s",
+	if len(needed) == 0 {
+		if err := makePrivate(filepath.Dir(path)); err != nil {
+			return nil, "", err
+		}
+		if err := localkey.WriteFile(path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, "", err
+		}
+	}
+	// Another process that starts now may have made it, before it sealed anything.
+	keys, where, err = local(path, open)
+	if len(needed) > 0 && errors.Is(err, localkey.ErrNoKey) {
+		err = fmt.Errorf("the database is sealed with %s, and there is no key at %s: put that key back, or give it by --key-file or %s",
 			strings.Join(needed, ", "), path, envEncryptionKey)
 	}
-	if err := makePrivate(filepath.Dir(path)); err != nil {
-		return nil, "", err
-	}
-	// Another process that starts now may be the one that makes it.
-	if err := localkey.WriteFile(path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, "", err
-	}
-	return local(path, open)
+	return keys, where, err
 }

@@ -12,7 +12,11 @@ import (
 
 	"github.com/matryer/is"
 
+	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/refserver/cli"
+	"github.com/agentkey-dev/agentkey-go/storage"
+	"github.com/agentkey-dev/agentkey-go/storage/memstore"
+	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
 
 // printed is what a server prints, and tells when it has started.
@@ -53,6 +57,49 @@ func TestServersThatStartTogether(t *testing.T) {
 			startTogether(t, extra)
 		})
 	}
+}
+
+// TestKeyMadeMeanwhile has another process make the key and seal with it between the
+// look at the key file and that at the database.
+func TestKeyMadeMeanwhile(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := t.TempDir()
+	env := []string{"XDG_CONFIG_HOME=" + dir}
+	store := &meanwhile{Store: memstore.New(), do: func() {}}
+	_, _, err := cli.DefaultKey(t.Context(), env, store) // as the other process does
+	is.NoErr(err)
+	path := filepath.Join(dir, "agentkey", "encryption.key")
+	keys, err := localkey.FromFile(path)
+	is.NoErr(err)
+	manager, err := agentkey.New(t.Context(), agentkey.Config{Storage: store, Keys: keys})
+	is.NoErr(err)
+	_, err = manager.CreateOrganization(t.Context(), agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: "Acme", Owner: "Ada"})
+	is.NoErr(err)
+	is.NoErr(manager.Close(t.Context()))
+	is.NoErr(os.Rename(path, path+".kept"))
+
+	_, _, err = cli.DefaultKey(t.Context(), env, store)
+	is.True(err != nil && strings.Contains(err.Error(), "there is no key at "+path)) // and makes none
+	store.do = sync.OnceFunc(func() { is.NoErr(os.Rename(path+".kept", path)) })
+	found, _, err := cli.DefaultKey(t.Context(), env, store)
+	is.NoErr(err)
+	want, err := keys.CurrentKey(t.Context())
+	is.NoErr(err)
+	got, err := found.CurrentKey(t.Context())
+	is.NoErr(err)
+	is.Equal(got, want)
+}
+
+// meanwhile does something before the database is looked at.
+type meanwhile struct {
+	storage.Store
+	do func()
+}
+
+func (m *meanwhile) Organizations(ctx context.Context, after string, limit int) ([]string, error) {
+	m.do()
+	return m.Store.Organizations(ctx, after, limit)
 }
 
 func startTogether(t *testing.T, extra []string) {

@@ -113,7 +113,8 @@ func readPrivate(path string) (*vault.Secret, error) {
 // WriteFile makes a new key and writes it to a new file at path, which only its
 // owner may read. It never overwrites: an existing file gives an error that is
 // fs.ErrExist. When WriteFile returns nil, the key is on the disk; when it fails,
-// it leaves no file behind.
+// it leaves no file behind. Nobody finds half a key at path: the file is written
+// under another name in the same directory, whose file system must have hard links.
 func WriteFile(path string) error {
 	text, err := generate()
 	if err != nil {
@@ -123,9 +124,11 @@ func WriteFile(path string) error {
 	return writeNew(path, text)
 }
 
-// writeNew writes a line to a new file, or leaves none behind.
+// writeNew writes a line to a new file, or leaves none behind. The file takes its
+// name when it is complete, by a link, because that never replaces a file.
 func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	dir, name := filepath.Split(path)
+	f, err := os.CreateTemp(filepath.Clean(dir), "."+name+"-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("localkey: %w", err)
 	}
@@ -134,10 +137,19 @@ func writeNew(path string, text []byte) error {
 		err = cerr
 	}
 	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	linked := err == nil
+	if rerr := os.Remove(f.Name()); err == nil {
+		err = rerr
+	}
+	if err == nil {
 		err = syncDir(filepath.Dir(path))
 	}
-	if err != nil {
+	if err != nil && linked {
 		_ = os.Remove(path)
+	}
+	if err != nil {
 		return fmt.Errorf("localkey: write key file: %w", err)
 	}
 	return nil

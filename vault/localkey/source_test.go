@@ -5,6 +5,7 @@ package localkey_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -171,6 +172,45 @@ func TestWriteFile(t *testing.T) {
 	is.True(localkey.WriteFile(link) != nil) // nor through a link that another laid
 	_, err = os.Lstat(target)
 	is.True(errors.Is(err, fs.ErrNotExist))
+}
+
+// TestWriteFileIsWhole has processes that start together find a key or none, never
+// a file that has none yet.
+func TestWriteFileIsWhole(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := t.TempDir()
+	for i := range 200 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		wrote := make(chan error, 4)
+		for range cap(wrote) {
+			go func() { wrote <- localkey.WriteFile(path) }()
+		}
+		for {
+			if _, err := localkey.FromFile(path); err == nil {
+				break
+			}
+			_, err := os.Lstat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			is.NoErr(err)
+			_, err = localkey.FromFile(path) // it is there
+			is.NoErr(err)
+		}
+		made := 0
+		for range cap(wrote) {
+			if err := <-wrote; err == nil {
+				made++
+			} else {
+				is.True(errors.Is(err, fs.ErrExist))
+			}
+		}
+		is.Equal(made, 1)
+	}
+	left, err := os.ReadDir(dir)
+	is.NoErr(err)
+	is.Equal(len(left), 200) // and nothing beside the keys
 }
 
 func FuzzFromFile(f *testing.F) {
