@@ -62,6 +62,7 @@ func Extend(h Head, t Tree, events []Event, s *Signer) (Extension, error) {
 		Tree: t, Contents: make([][]byte, len(events)), Leaves: make([]Hash, len(events)),
 		before: t, made: make([]Hash, 0, 2*len(events)),
 	}
+	x.Tree.part()
 	last := h.Time
 	for i := range events {
 		e := &events[i]

@@ -54,6 +54,7 @@ func TestTreeAgainstTlog(t *testing.T) {
 		copied := tree
 		tree.Append(leaf)
 		is.Equal(copied.Root(), root) // a copy stays what it was
+		copied.Append(audit.Hash{})   // and does not change what it was made of
 	}
 }
 

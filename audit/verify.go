@@ -130,7 +130,7 @@ func (v *verification) line(l *Line) {
 		return
 	}
 	if !v.broken {
-		v.tree.Append(l.Leaf)
+		v.tree.add(l.Leaf, nil)
 	}
 	v.next++
 	v.report.Events++
