@@ -11,10 +11,10 @@ var (
 // ConversionPage is how many requests one transaction opens for supporters.
 const ConversionPage = conversionPage
 
-// RemembersKeys is how many keys' routes m remembers, and MaxRoutes half of what it does at most.
-func RemembersKeys(m *Manager) int { return len(m.routes.young) + len(m.routes.old) }
+// RemembersKeys is how many keys' routes m remembers.
+func RemembersKeys(m *Manager) int { return len(m.routes.byDigest) }
 
-// MaxRoutes bounds what RemembersKeys answers, twice.
+// MaxRoutes bounds what RemembersKeys answers.
 const MaxRoutes = maxRoutes
 
 // RememberKey remembers where a key leads, for tests that need many.

@@ -12,11 +12,11 @@ import (
 // statement of its own to find the organization whose head it is decided under.
 // What is remembered decides nothing: key and agent are read again under the head,
 // the digest compared. Only a key that authenticated when it was looked up is
-// remembered, and never that there is none. What has not been asked for within the
-// last so many keys is forgotten. It is safe for concurrent use.
+// remembered, and never that there is none. Of maxRoutes keys, one more has any of
+// them forgotten. It is safe for concurrent use.
 type routes struct {
-	mu         sync.Mutex
-	young, old map[[sha256.Size]byte]route
+	mu       sync.Mutex
+	byDigest map[[sha256.Size]byte]route
 }
 
 // route is what is remembered of an active key.
@@ -24,31 +24,34 @@ type route struct {
 	organization handles.Handle[string]
 	agent, key   string
 	expiresAt    int64
-	addresses    []string
+	addresses    *[]string // nil: from anywhere, as most are
 }
 
 func routeOf(k storage.Key) route {
-	return route{handles.Make(k.Organization), k.Agent, k.ID, k.ExpiresAt, k.Addresses}
+	r := route{organization: handles.Make(k.Organization), agent: k.Agent, key: k.ID, expiresAt: k.ExpiresAt}
+	if addresses := k.Addresses; len(addresses) > 0 {
+		r.addresses = &addresses
+	}
+	return r
 }
 
 func (r route) of() storage.Key {
-	return storage.Key{
-		Organization: r.organization.Value(), Agent: r.agent, ID: r.key, Status: storage.KeyActive, ExpiresAt: r.expiresAt, Addresses: r.addresses,
+	k := storage.Key{Organization: r.organization.Value(), Agent: r.agent, ID: r.key, Status: storage.KeyActive, ExpiresAt: r.expiresAt}
+	if r.addresses != nil {
+		k.Addresses = *r.addresses
 	}
+	return k
 }
 
-// maxRoutes is how many keys routes remembers at most, twice.
-const maxRoutes = 8192
+// maxRoutes is how many keys routes remembers at most, in some 3 MiB.
+const maxRoutes = 16384
 
 func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	found, ok := r.young[digest]
+	found, ok := r.byDigest[digest]
 	if !ok {
-		if found, ok = r.old[digest]; !ok {
-			return storage.Key{}, false
-		}
-		r.put(digest, found)
+		return storage.Key{}, false
 	}
 	return found.of(), true
 }
@@ -56,21 +59,22 @@ func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 func (r *routes) remember(digest [sha256.Size]byte, k storage.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.put(digest, routeOf(k))
-}
-
-func (r *routes) put(digest [sha256.Size]byte, to route) {
-	if r.young == nil || len(r.young) >= maxRoutes {
-		r.young, r.old = make(map[[sha256.Size]byte]route), r.young
+	if r.byDigest == nil {
+		r.byDigest = make(map[[sha256.Size]byte]route)
 	}
-	r.young[digest] = to
+	if len(r.byDigest) >= maxRoutes {
+		for other := range r.byDigest { // begins anywhere
+			delete(r.byDigest, other)
+			break
+		}
+	}
+	r.byDigest[digest] = routeOf(k)
 }
 
 func (r *routes) forget(digest [sha256.Size]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.young, digest)
-	delete(r.old, digest)
+	delete(r.byDigest, digest)
 }
 
 // forgetRoute has the next call with the same key look it up.

@@ -113,7 +113,8 @@ func TestRememberedKeysOnlyRoute(t *testing.T) {
 	is.NoErr(vend(m, from("192.0.2.1")))
 }
 
-// What is remembered is bounded, and what is in use stays.
+// What is remembered is bounded, whoever is forgotten is found again, and nobody is
+// while there is room.
 func TestRememberedKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	is := is.New(t)
@@ -126,15 +127,29 @@ func TestRememberedKeysAreBounded(t *testing.T) {
 	config.Storage = store
 	m, err := agentkey.New(t.Context(), config)
 	is.NoErr(err)
-	for i := range uint64(5 * agentkey.MaxRoutes) {
-		if i%(agentkey.MaxRoutes/2) == 0 {
-			_, err := m.Vend(t.Context(), key, tool.ID)
-			is.NoErr(err)
-		}
-		var digest [32]byte
-		binary.BigEndian.PutUint64(digest[:], i)
-		agentkey.RememberKey(m, digest, storage.Key{})
+	vend := func() {
+		_, err := m.Vend(t.Context(), key, tool.ID)
+		is.NoErr(err)
 	}
-	is.True(agentkey.RemembersKeys(m) <= 2*agentkey.MaxRoutes)
+	others := uint64(0)
+	remember := func(n int) {
+		for range n {
+			others++
+			var digest [32]byte
+			binary.BigEndian.PutUint64(digest[:], others)
+			agentkey.RememberKey(m, digest, storage.Key{})
+		}
+	}
+
+	vend()
+	remember(agentkey.MaxRoutes - 1)
+	vend()
+	is.Equal(agentkey.RemembersKeys(m), agentkey.MaxRoutes)
 	is.Equal(store.finds.Load(), int64(1))
+
+	remember(100 * agentkey.MaxRoutes) // it is still there once in 10^43
+	is.Equal(agentkey.RemembersKeys(m), agentkey.MaxRoutes)
+	vend()
+	is.Equal(store.finds.Load(), int64(2))
+	is.Equal(agentkey.RemembersKeys(m), agentkey.MaxRoutes)
 }

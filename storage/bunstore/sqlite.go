@@ -65,6 +65,7 @@ func sqliteDSN(path string, reader bool) string {
 	if reader {
 		q.Set("_txlock", "deferred")
 		q.Add("_pragma", "query_only(ON)")
+		q.Add("_pragma", "cache_size(-512)") // KiB, a quarter of the usual: there are several, and what they read lies apart
 	} else {
 		q.Add("_pragma", "busy_timeout(5)") // from here on whenFree is patient
 	}
