@@ -136,21 +136,12 @@ func newParser(s *session) (*parser, error) {
 
 func (p *parser) run(ctx context.Context, args []string) int {
 	s := p.session
-	command, err := p.Parse(asHelp(args))
-	if p.exited {
-		return exitOK
+	run, status := p.command(ctx, args)
+	if run == nil {
+		return status
 	}
-	if p.settings.fileError != nil {
-		s.complain(p.settings.fileError)
-		return exitUsage
-	}
-	if err != nil {
-		s.complain(p.settings.explain(err, args))
-		return exitUsage
-	}
-	command.BindTo(ctx, (*context.Context)(nil))
-	command.Bind(p.settings)
-	if err := command.Run(s); err != nil {
+	p = nil // a server has no use for a megabyte of flags
+	if err := run(); err != nil {
 		s.complain(err)
 		var usage *usageError
 		if errors.As(err, &usage) {
@@ -159,6 +150,38 @@ func (p *parser) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// command parses, and returns what the arguments ask for; or nil and the status,
+// once the session has been told why.
+func (p *parser) command(ctx context.Context, args []string) (run func() error, status int) {
+	s, set := p.session, p.settings
+	parsed, err := p.Parse(asHelp(args))
+	if p.exited {
+		return nil, exitOK
+	}
+	if set.fileError != nil {
+		s.complain(set.fileError)
+		return nil, exitUsage
+	}
+	if err != nil {
+		s.complain(set.explain(err, args))
+		return nil, exitUsage
+	}
+	set.used = nil
+	switch c := parsed.Selected().Target.Addr().Interface().(type) {
+	case interface {
+		Run(context.Context, *session, *settings) error
+	}:
+		return func() error { return c.Run(ctx, s, set) }, exitOK
+	case interface {
+		Run(context.Context, *session) error
+	}:
+		return func() error { return c.Run(ctx, s) }, exitOK
+	default:
+		alone := c.(interface{ Run(*session) error })
+		return func() error { return alone.Run(s) }, exitOK
+	}
 }
 
 // usageError is a wrong setting that only the command itself could notice.
