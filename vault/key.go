@@ -66,8 +66,9 @@ type DataKey struct {
 // material is what must not be seen of a data key.
 type material struct {
 	mu   sync.RWMutex
-	key  []byte      // nil once destroyed
-	aead cipher.AEAD // of a seal key only
+	key  []byte          // nil once destroyed
+	aead cipher.AEAD     // of a seal key only
+	macs *primitive.MACs // of a row key, and what it keeps is derived from that
 }
 
 // NewDataKey makes a new random data key. It fails with [ErrPurpose] if p is not
@@ -86,7 +87,7 @@ func newDataKey(key []byte, p Purpose) (*DataKey, error) {
 		clear(key)
 		return nil, ErrPurpose
 	}
-	m := &material{key: key}
+	m := &material{key: key, macs: new(primitive.MACs)}
 	if p == PurposeSeal {
 		aead, err := newAEAD(key)
 		if err != nil {
@@ -132,7 +133,8 @@ func (k *DataKey) SigningSeed() (*Secret, error) {
 	return seed, err
 }
 
-// Destroy zeroes the key. It may be called more than once.
+// Destroy zeroes the key, and leaves what the standard library has derived from it to
+// the garbage collector. It may be called more than once.
 func (k *DataKey) Destroy() {
 	if k == nil || k.material == nil {
 		return
@@ -141,7 +143,7 @@ func (k *DataKey) Destroy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.key)
-	m.key, m.aead = nil, nil
+	m.key, m.aead, m.macs = nil, nil, nil
 }
 
 // use runs fn while the key can't be destroyed.

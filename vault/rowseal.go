@@ -118,7 +118,7 @@ func (k *DataKey) rowMAC(header []byte, r Row) ([]byte, error) {
 	b = r.identity(b)
 	var sum []byte
 	err := k.use(func(m *material) error {
-		sum = primitive.MAC(m.key, b, r.Columns.encoded)
+		sum = m.macs.MAC(m.key, b, r.Columns.encoded)
 		return nil
 	})
 	return sum, err

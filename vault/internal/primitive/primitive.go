@@ -9,6 +9,8 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
+	"hash"
+	"sync"
 )
 
 // NewAEAD returns AES-GCM that draws its own nonces, from the random source of the
@@ -32,12 +34,26 @@ func Open(aead cipher.AEAD, box, associated []byte) ([]byte, error) {
 }
 
 // MAC is HMAC-SHA-256 of a message that is given in parts.
-func MAC(key []byte, message ...[]byte) []byte {
-	mac := hmac.New(sha256.New, key)
+func MAC(key []byte, message ...[]byte) []byte { return new(MACs).MAC(key, message...) }
+
+// MACs is MAC of one key, again and again: it keeps hashes that have taken the key
+// in, half of what a short message costs, and so holds what is derived from the key
+// for as long as it is there. It is safe for concurrent use.
+type MACs struct{ idle sync.Pool }
+
+// MAC wants the same key each time.
+func (m *MACs) MAC(key []byte, message ...[]byte) []byte {
+	mac, ok := m.idle.Get().(hash.Hash)
+	if !ok {
+		mac = hmac.New(sha256.New, key)
+	}
 	for _, part := range message {
 		mac.Write(part)
 	}
-	return mac.Sum(nil)
+	sum := mac.Sum(nil)
+	mac.Reset()
+	m.idle.Put(mac)
+	return sum
 }
 
 // Equal compares two codes in constant time.
