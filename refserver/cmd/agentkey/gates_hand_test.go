@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/agentkey-dev/agentkey-go/audit"
 	"github.com/agentkey-dev/agentkey-go/grants"
 	"github.com/agentkey-dev/agentkey-go/storage"
@@ -21,15 +23,15 @@ type byHand struct {
 	rows   *vault.RowSealer
 	opener *vault.Opener
 	signer *audit.Signer
-}
 
-const (
-	handOrg  = "by-hand"
-	handSite = "gates"
-)
+	installation, organization, agent, tool, grant, credential string
+}
 
 func newByHand(t *testing.T, store storage.Store) *byHand {
 	h := &byHand{t: t, store: store}
+	for _, id := range []*string{&h.installation, &h.organization, &h.agent, &h.tool, &h.grant, &h.credential} {
+		*id = uuid.Must(uuid.NewV7()).String()
+	}
 	keys := make(map[vault.Purpose]*vault.DataKey)
 	for _, p := range []vault.Purpose{vault.PurposeRow, vault.PurposeSeal, vault.PurposeSign} {
 		key, err := vault.NewDataKey(p)
@@ -46,17 +48,17 @@ func newByHand(t *testing.T, store storage.Store) *byHand {
 	var errs [3]error
 	h.rows, errs[0] = vault.NewRowSealer(keys[vault.PurposeRow])
 	h.opener, errs[1] = vault.NewOpener(keys[vault.PurposeSeal])
-	h.signer, errs[2] = audit.NewSigner(audit.SignerName(handSite), seed.Bytes())
+	h.signer, errs[2] = audit.NewSigner(audit.SignerName(h.installation), seed.Bytes())
 	if err := errors.Join(append(errs[:], err)...); err != nil {
 		t.Fatal(err)
 	}
 	c := storage.Credential{
-		Organization: handOrg, ID: "credential", Tool: "tool", Revision: 1, Status: storage.CredentialActive, AuthType: "api_key", SealedRevision: 1,
+		Organization: h.organization, ID: h.credential, Tool: h.tool, Revision: 1, Status: storage.CredentialActive, AuthType: "api_key", SealedRevision: 1,
 	}
-	if c.Sealed, err = sealer.Seal(c.Place(handSite), vault.NewSecret([]byte("lin_api_test_gates"))); err != nil {
+	if c.Sealed, err = sealer.Seal(c.Place(h.installation), vault.NewSecret([]byte("lin_api_test_gates"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Update(t.Context(), handOrg, func(ctx context.Context, tx storage.Tx) error { return h.furnish(ctx, tx, keys, c) }); err != nil {
+	if err := store.Update(t.Context(), h.organization, func(ctx context.Context, tx storage.Tx) error { return h.furnish(ctx, tx, keys, c) }); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -71,19 +73,19 @@ func (h *byHand) seal(r vault.Row) []byte {
 }
 
 func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purpose]*vault.DataKey, c storage.Credential) error {
-	o := storage.Organization{ID: handOrg, Name: "By hand", Revision: 1}
-	o.Seal = h.seal(o.Row(handSite))
-	a := storage.Agent{Organization: handOrg, ID: "agent", Name: "bot", Status: storage.AgentActive, Revision: 1}
-	a.Seal = h.seal(a.Row(handSite))
-	tool := storage.Tool{Organization: handOrg, ID: "tool", ConfigKey: "linear", Name: "Linear", Mode: storage.Shared, RequiredApprovals: 1, Revision: 1}
-	tool.Seal = h.seal(tool.Row(handSite))
+	o := storage.Organization{ID: h.organization, Name: "By hand", Revision: 1}
+	o.Seal = h.seal(o.Row(h.installation))
+	a := storage.Agent{Organization: h.organization, ID: h.agent, Name: "bot", Status: storage.AgentActive, Revision: 1}
+	a.Seal = h.seal(a.Row(h.installation))
+	tool := storage.Tool{Organization: h.organization, ID: h.tool, ConfigKey: "linear", Name: "Linear", Mode: storage.Shared, RequiredApprovals: 1, Revision: 1}
+	tool.Seal = h.seal(tool.Row(h.installation))
 	g := grants.Grant{
-		Organization: handOrg, ID: "grant", Agent: "agent", Tool: "tool", Status: grants.StatusApproved, Cycle: 1, RequiredApprovals: 1, Approvals: 1, Revision: 1, ApprovedAt: 1,
+		Organization: h.organization, ID: h.grant, Agent: h.agent, Tool: h.tool, Status: grants.StatusApproved, Cycle: 1, RequiredApprovals: 1, Approvals: 1, Revision: 1, ApprovedAt: 1,
 	}
-	g.Seal = h.seal(storage.GrantRow(handSite, g))
-	c.Seal = h.seal(c.Row(handSite))
-	var oks [8]bool
-	var errs [8]error
+	g.Seal = h.seal(storage.GrantRow(h.installation, g))
+	c.Seal = h.seal(c.Row(h.installation))
+	var oks [7]bool
+	var errs [7]error
 	oks[0], errs[0] = tx.PutOrganization(ctx, o)
 	oks[1], errs[1] = tx.PutAgent(ctx, a)
 	oks[2], errs[2] = tx.PutTool(ctx, tool)
@@ -91,10 +93,13 @@ func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purp
 	oks[4], errs[4] = tx.PutCredential(ctx, c)
 	i := 5
 	for purpose, key := range keys {
-		k := storage.DataKey{
-			Organization: handOrg, ID: key.ID(), Purpose: purpose, State: vault.KeyActive, Provider: "none", Wrapped: make([]byte, 60), Revision: 1,
+		if purpose == vault.PurposeSign { // the installation's
+			continue
 		}
-		k.Seal = h.seal(k.Row(handSite))
+		k := storage.DataKey{
+			Organization: h.organization, ID: key.ID(), Purpose: purpose, State: vault.KeyActive, Provider: "none", Wrapped: make([]byte, 78), Revision: 1,
+		}
+		k.Seal = h.seal(k.Row(h.installation))
 		oks[i], errs[i] = tx.PutDataKey(ctx, k)
 		i++
 	}
@@ -113,8 +118,8 @@ func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purp
 // vend is one vend in one transaction.
 func (h *byHand) vend() error {
 	var secret *vault.Secret
-	q := storage.BulkQuery{Agents: []string{"agent"}, Tools: []string{"tool"}, Pairs: []storage.Pair{{Agent: "agent", Tool: "tool"}}, Credentials: true}
-	err := storage.UpdateBulk(context.Background(), h.store, handOrg, q, func(ctx context.Context, tx storage.Tx) (err error) {
+	q := storage.BulkQuery{Agents: []string{h.agent}, Tools: []string{h.tool}, Pairs: []storage.Pair{{Agent: h.agent, Tool: h.tool}}, Credentials: true}
+	err := storage.UpdateBulk(context.Background(), h.store, h.organization, q, func(ctx context.Context, tx storage.Tx) (err error) {
 		b, err := storage.ReadBulk(ctx, tx, q)
 		if err != nil {
 			return err
@@ -131,10 +136,10 @@ func (h *byHand) vend() error {
 
 // decide checks every row's seal and opens the credential.
 func (h *byHand) decide(b storage.Bulk) (*vault.Secret, error) {
-	rows := []vault.Row{b.Organization.Row(handSite), b.Agents[0].Row(handSite), b.Tools[0].Row(handSite), storage.GrantRow(handSite, b.Grants[0]), b.Credentials[0].Row(handSite)}
+	rows := []vault.Row{b.Organization.Row(h.installation), b.Agents[0].Row(h.installation), b.Tools[0].Row(h.installation), storage.GrantRow(h.installation, b.Grants[0]), b.Credentials[0].Row(h.installation)}
 	seals := [][]byte{b.Organization.Seal, b.Agents[0].Seal, b.Tools[0].Seal, b.Grants[0].Seal, b.Credentials[0].Seal}
 	for _, k := range b.DataKeys {
-		rows, seals = append(rows, k.Row(handSite)), append(seals, k.Seal)
+		rows, seals = append(rows, k.Row(h.installation)), append(seals, k.Seal)
 	}
 	for i, r := range rows {
 		if err := h.rows.Verify(r, seals[i]); err != nil {
@@ -145,7 +150,7 @@ func (h *byHand) decide(b storage.Bulk) (*vault.Secret, error) {
 	if !d.Allowed {
 		return nil, errors.New("not allowed")
 	}
-	return h.opener.Open(b.Credentials[0].Place(handSite), b.Credentials[0].Sealed)
+	return h.opener.Open(b.Credentials[0].Place(h.installation), b.Credentials[0].Sealed)
 }
 
 // record appends the vend's event and signs the head.
@@ -159,21 +164,21 @@ func (h *byHand) record(ctx context.Context, tx storage.Tx) (audit.Tree, error) 
 		return audit.Tree{}, err
 	}
 	head.Epoch = 1
-	personal := audit.Personal{Salt: audit.NewSalt(), AgentLabel: "bot", ToolLabel: "Linear"}
+	personal := audit.Personal{Salt: audit.NewSalt(), ActorLabel: "bot", AgentLabel: "bot", ToolLabel: "Linear"}
 	part, err := personal.Encode()
 	if err != nil {
 		return audit.Tree{}, err
 	}
 	x, err := audit.Extend(head.Head, tree, []audit.Event{{
-		Organization: handOrg, Seq: head.Size, Time: max(time.Now().UnixMicro(), head.Time), Actor: audit.Actor{Kind: audit.ActorAgent, ID: "agent", Auth: "trusted"},
-		Action: audit.ActionCredentialVended, Outcome: audit.OutcomeOK, Target: audit.Ref{Kind: audit.KindTool, ID: "tool"}, Agent: "agent", Tool: "tool",
-		Grant: audit.GrantRef{ID: "grant", Revision: 1, Cycle: 1}, Credential: audit.CredentialRef{ID: "credential", Revision: 1},
-		Salt: audit.NewSalt(), Personal: audit.HashPersonal(part),
+		Organization: h.organization, Seq: head.Size, Time: max(time.Now().UnixMicro(), head.Time), Actor: audit.Actor{Kind: audit.ActorAgent, ID: h.agent, Auth: "trusted"},
+		Action: audit.ActionCredentialVended, Outcome: audit.OutcomeOK, Target: audit.Ref{Kind: audit.KindTool, ID: h.tool}, Agent: h.agent, Tool: h.tool,
+		Grant: audit.GrantRef{ID: h.grant, Revision: 1, Cycle: 1}, Credential: audit.CredentialRef{ID: h.credential, Revision: 1},
+		Node: "test", Software: "agentkey/0.1.0", Salt: audit.NewSalt(), Personal: audit.HashPersonal(part),
 	}}, h.signer)
 	if err != nil {
 		return audit.Tree{}, err
 	}
-	seal, err := h.rows.Seal(storage.HeadRow(handSite, handOrg, x.Head))
+	seal, err := h.rows.Seal(storage.HeadRow(h.installation, h.organization, x.Head))
 	if err != nil {
 		return audit.Tree{}, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,10 +71,7 @@ func TestGates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	subjects := inProcess(t)
-	if os.Getenv("GATES_ONLY") == "" {
-		subjects = append(subjects, overHTTP(t, g)...)
-	}
+	subjects := append(inProcess(t), overHTTP(t, g)...)
 	for range wholeNumber("AGENTKEY_GATES_ROUNDS", 5) {
 		for _, s := range subjects {
 			if only.MatchString(s.name) {
@@ -230,12 +227,11 @@ func inProcess(t *testing.T) (subjects []subject) {
 		store := d.open()
 		k := agentkeytest.New(t, func(c *agentkey.Config) { c.Storage, c.Clock = store, time.Now })
 		vend := managed(t, k)
-		hand := newByHand(t, store).vend
+		byHand := newByHand(t, store)
+		hand := byHand.vend
+		sameSize(t, store, map[string]func() error{k.Organization.ID: vend, byHand.organization: hand})
 		raw, rows := d.raw()
 		one := func(name string, goroutines int, operation func() error) {
-			if only := os.Getenv("GATES_ONLY"); only != "" && !strings.Contains(only, fmt.Sprintf("%s/%d %s;", d.name, goroutines, name)) {
-				return
-			}
 			name = fmt.Sprintf("%s/%d %s", d.name, goroutines, name)
 			subjects = append(subjects, subject{name, func(g *gates) {
 				n, _ := rate(t, goroutines, operation)
@@ -252,11 +248,37 @@ func inProcess(t *testing.T) (subjects []subject) {
 		lone := *k
 		lone.Organization, lone.Owner = other, actor
 		beside := managed(t, &lone)
-		if os.Getenv("GATES_ONLY") == "" {
-			subjects = append(subjects, subject{d.name + " flood", func(g *gates) { besideFlood(t, g, d.name, vend, beside) }})
-		}
+		subjects = append(subjects, subject{d.name + " flood", func(g *gates) { besideFlood(t, g, d.name, vend, beside) }})
 	}
 	return subjects
+}
+
+// sameSize holds that what is compared writes as much.
+func sameSize(t *testing.T, store storage.Store, vends map[string]func() error) {
+	t.Helper()
+	var sizes []int
+	for organization, vend := range vends {
+		if err := vend(); err != nil {
+			t.Fatal(err)
+		}
+		err := store.View(t.Context(), organization, func(ctx context.Context, tx storage.ReadTx) error {
+			head, err := tx.Head(ctx)
+			if err != nil {
+				return err
+			}
+			lines, err := tx.Lines(ctx, head.Size-1, 1)
+			for _, l := range lines {
+				sizes = append(sizes, len(l.Content)+len(l.Personal)+len(head.Signed))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sizes) != 2 || max(sizes[0]-sizes[1], sizes[1]-sizes[0]) > 16 {
+		t.Fatal("a vend by hand writes more or less than a vend: ", sizes)
+	}
 }
 
 // managed is a vend of the kit's organization by its Manager.
