@@ -164,6 +164,25 @@ func TestCallerGone(t *testing.T) {
 	})
 }
 
+// TestCallerGoesAtItsTurn: who goes just when its turn comes leads no batch into the
+// ground: its neighbour's is decided in the same transaction or without it.
+func TestCallerGoesAtItsTurn(t *testing.T) {
+	inCrowd(t, func(t *testing.T, c *crowd) {
+		is := is.New(t)
+		for range 200 {
+			leaving, leave := context.WithCancel(t.Context())
+			c.store.within = func() { leave() } // the transaction before ends in the same moment
+			errs, updates := c.together(
+				func() error { return c.vend(leaving, c.tool.ID) },
+				func() error { return c.vend(t.Context(), c.tool.ID) },
+			)
+			is.Equal(updates, int64(1))
+			is.True(errors.Is(errs[0], context.Canceled))
+			is.NoErr(errs[1])
+		}
+	})
+}
+
 // TestJoinedUnderTheHead: who queues up while the first waits for the head, which
 // another process may hold, is decided under that head, in turn. The first may
 // leave: before the head is had it goes alone, and after that it is carried through.

@@ -157,10 +157,10 @@ func (q *queue) carry(ctx context.Context, carryOut func(context.Context, *compa
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, c.by)
 		defer cancel()
-		c.apart = context.AfterFunc(leader, cancel)
-		defer c.apart()
-		if len(c.ps) > 1 {
-			c.apart() // one caller's end is not the others'
+		c.apart = func() bool { return true } // one caller's end is not the others'
+		if len(c.ps) == 1 {
+			c.apart = context.AfterFunc(leader, cancel)
+			defer c.apart()
 		}
 	}
 	carryOut(ctx, c)
