@@ -41,13 +41,14 @@ func function(c *checked, n ast.Node) string {
 }
 
 // TestTheClockIsInjected: what tells the time by itself is the default of a
-// clock that can be given, and nothing else.
+// clock that can be given, or makes a deadline, and nothing else.
 func TestTheClockIsInjected(t *testing.T) {
 	t.Parallel()
 	may := map[string]string{
 		"config.go":                             "the default of Config.Clock",
 		"refserver/cli/session.go":              "the default of cli.Options.Clock",
-		"refserver/internal/exchange/router.go": "the default of the handlers' Clock",
+		"deadline.go":                           "a deadline is of real time, as a context's is",
+		"refserver/internal/exchange/router.go": "the default of the handlers' Clock, and a request's deadlines",
 		"vault/transit/client.go":               "the default of transit.Config.Clock",
 		"storage/storagetest/contention.go":     "measures how long a backend makes others wait",
 	}

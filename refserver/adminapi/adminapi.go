@@ -207,13 +207,15 @@ func (a *api) anchored(h handler) handler {
 		return h
 	}
 	return func(x *exchange.Exchange, actor agentkey.Actor) error {
-		x.Request = x.Request.WithContext(agentkey.AwaitAnchors(x.Ctx(), a.wait, func(anchored bool) {
-			said := "no"
-			if anchored {
-				said = "yes"
-			}
-			x.Header().Set(anchoredHeader, said)
-		}))
+		x.With(func(ctx context.Context) context.Context {
+			return agentkey.AwaitAnchors(ctx, a.wait, func(anchored bool) {
+				said := "no"
+				if anchored {
+					said = "yes"
+				}
+				x.Header().Set(anchoredHeader, said)
+			})
+		})
 		err := h(x, actor)
 		if err != nil {
 			x.Header().Del(anchoredHeader)

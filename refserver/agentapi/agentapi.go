@@ -82,8 +82,8 @@ func (a *api) routes() []route {
 // admit does what comes before everything else, in this order: the limit of the
 // client's address, the key, the agent's status, and the tier's limit.
 func (a *api) admit(x *exchange.Exchange, tier ratelimit.Tier) (agentkey.Caller, ratelimit.Decision, error) {
-	if _, err := a.manager.AdmitAddress(x.Ctx(), x.Context.Address); err != nil {
+	if _, err := a.manager.AdmitAddress(x.Brief(), x.Context.Address); err != nil {
 		return agentkey.Caller{}, ratelimit.Decision{}, err
 	}
-	return a.manager.Admit(x.Ctx(), agentkey.Key(x.Bearer()).With(x.Context), tier)
+	return a.manager.Admit(x.Brief(), agentkey.Key(x.Bearer()).With(x.Context), tier)
 }

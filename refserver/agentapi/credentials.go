@@ -29,7 +29,7 @@ func (a *api) credentials(x *exchange.Exchange) error {
 	}
 	// A malformed id is looked for too: the vend decides on key and agent first.
 	tool, _ := x.PathID("tool_id")
-	v, err := a.manager.Vend(x.Ctx(), caller, tool)
+	v, err := a.manager.Vend(x.Brief(), caller, tool)
 	if err != nil {
 		return err
 	}

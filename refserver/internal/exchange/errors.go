@@ -120,7 +120,7 @@ func describe(err error) problem {
 // fail answers err, or cuts the connection when the response has begun.
 func (x *Exchange) fail(err error) {
 	p := describe(err)
-	ctx := x.Request.Context()
+	ctx := x.brief
 	switch p.status {
 	case http.StatusInternalServerError:
 		if err != errPanic {

@@ -17,27 +17,54 @@ const jsonType = "application/json; charset=utf-8"
 // Exchange is one request and its response. It belongs to the goroutine of its
 // handler and ends with it.
 type Exchange struct {
-	// Request is the request, with a context that ends after Timeout.
+	// Request is the request as it came.
 	Request *http.Request
 	// Context is what is recorded of the request.
 	Context agentkey.RequestContext
 
 	w        *response
 	config   Config
-	whole    context.Context // without the timeout
 	answerBy time.Time
+	endsBy   time.Time
+	brief    context.Context
+	timed    context.Context // nil: nobody has asked for it
+	cancel   context.CancelFunc
 	pattern  string
 	origins  []string
 }
 
-// Ctx returns the request's context.
-func (x *Exchange) Ctx() context.Context { return x.Request.Context() }
+// Ctx returns the request's context, which ends after Timeout.
+func (x *Exchange) Ctx() context.Context {
+	if x.timed == nil {
+		x.timed, x.cancel = context.WithDeadline(x.brief, x.endsBy)
+	}
+	return x.timed
+}
+
+// Brief returns the request's context without Timeout, for a call of the Manager that
+// answers in good time by itself: it has no timer, which costs a vend more than
+// finding its key.
+func (x *Exchange) Brief() context.Context { return x.brief }
+
+// With changes both contexts.
+func (x *Exchange) With(change func(context.Context) context.Context) {
+	x.brief = change(x.brief)
+	if x.timed != nil {
+		x.timed = change(x.timed)
+	}
+}
+
+func (x *Exchange) release() {
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
 
 // waited moves the time of the answer by what the client took to send its body,
 // of which so much was left before.
 func (x *Exchange) waited(before time.Duration) {
 	x.answerBy = x.answerBy.Add(before - time.Until(x.answerBy))
-	x.Request = x.Request.WithContext(agentkey.AnswerBy(x.Request.Context(), x.answerBy))
+	x.With(func(ctx context.Context) context.Context { return agentkey.AnswerBy(ctx, x.answerBy) })
 }
 
 // Now tells the time.
@@ -131,7 +158,7 @@ func (x *Exchange) Stream(contentType, filename string, most time.Duration, fill
 // server's write timeout and sets one of its own: when the context ends, so do
 // writes.
 func (x *Exchange) Longer(most time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(x.whole, most)
+	ctx, cancel := context.WithTimeout(x.Request.Context(), most)
 	control := http.NewResponseController(x.w.ResponseWriter)
 	if control.SetWriteDeadline(time.Time{}) == nil {
 		stop := context.AfterFunc(ctx, func() {
@@ -169,6 +196,7 @@ func (s *StreamWriter) begin() {
 // response remembers what became of the response.
 type response struct {
 	http.ResponseWriter
+	x      *Exchange
 	begun  bool
 	status int
 }

@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -71,7 +70,7 @@ func NewRouter(c Config) *Router {
 	rt := &Router{
 		config: c.withDefaults(), mux: http.NewServeMux(), routes: make(map[string]map[string]Handler), otherwise: errNoRoute,
 	}
-	rt.mux.HandleFunc(everything, func(_ http.ResponseWriter, r *http.Request) { of(r).fail(rt.otherwise) })
+	rt.mux.HandleFunc(everything, func(w http.ResponseWriter, _ *http.Request) { w.(*response).x.fail(rt.otherwise) })
 	return rt
 }
 
@@ -100,9 +99,7 @@ func (rt *Router) HandleAlone(method, pattern string, h Handler) {
 	if rt.routes[pattern] == nil {
 		methods := make(map[string]Handler)
 		rt.routes[pattern] = methods
-		rt.mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
-			of(r).dispatch(r, pattern, methods)
-		})
+		rt.mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { w.(*response).x.dispatch(pattern, methods) })
 		if rt.crossOrigin {
 			methods[http.MethodOptions] = preflight
 		}
@@ -128,27 +125,21 @@ func names(methods map[string]Handler) []string {
 	return list
 }
 
-// place is where a request's Exchange is found in its context.
-type place struct{}
-
-func of(r *http.Request) *Exchange { return r.Context().Value(place{}).(*Exchange) }
-
 // ServeHTTP answers r.
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), Timeout)
-	defer cancel()
+	began := time.Now()
 	x := &Exchange{
-		Context: requestContext(r, rt.config.TrustedProxies),
-		w:       &response{ResponseWriter: w},
-		config:  rt.config,
-		origins: rt.origins,
-		whole:   r.Context(),
+		Request:  r,
+		Context:  requestContext(r, rt.config.TrustedProxies),
+		config:   rt.config,
+		origins:  rt.origins,
+		answerBy: began.Add(answerTime),
+		endsBy:   began.Add(Timeout),
 	}
-	deadline, _ := ctx.Deadline()
-	x.answerBy = deadline.Add(answerTime - Timeout)
-	ctx = agentkey.AnswerBy(ctx, x.answerBy)
+	x.w = &response{ResponseWriter: w, x: x}
+	x.brief = agentkey.AnswerBy(r.Context(), x.answerBy)
+	defer x.release()
 	setHeaders(w.Header(), r.URL.Path, x.Context.Request)
-	x.Request = r.WithContext(context.WithValue(ctx, place{}, x))
 	defer x.recover()
 	switch p := r.URL.Path; {
 	case rt.slashed(r):
@@ -156,10 +147,10 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(p, "/") || path.Clean(p) != p:
 		x.fail(rt.otherwise) // before ServeMux answers with a redirect of its own
 	default:
-		rt.mux.ServeHTTP(x.w, x.Request)
+		rt.mux.ServeHTTP(x.w, r)
 	}
-	if rt.config.Logger.Enabled(ctx, slog.LevelDebug) {
-		rt.config.Logger.DebugContext(ctx, "request",
+	if rt.config.Logger.Enabled(x.brief, slog.LevelDebug) {
+		rt.config.Logger.DebugContext(x.brief, "request",
 			"method", knownMethod(r.Method), "route", x.pattern, "status", x.w.status, "request", x.Context.Request)
 	}
 }
@@ -177,10 +168,10 @@ func (rt *Router) slashed(r *http.Request) bool {
 }
 
 // dispatch calls the handler of the request's method.
-func (x *Exchange) dispatch(r *http.Request, pattern string, methods map[string]Handler) {
-	x.Request, x.pattern = r, pattern
+func (x *Exchange) dispatch(pattern string, methods map[string]Handler) {
+	x.pattern = pattern
 	x.admitOrigin(methods)
-	h := methods[r.Method]
+	h := methods[x.Request.Method]
 	if h == nil {
 		x.w.Header().Set("Allow", strings.Join(names(methods), ", "))
 		x.fail(errMethod)
@@ -201,7 +192,7 @@ func (x *Exchange) recover() {
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}
-	x.config.Logger.ErrorContext(x.Request.Context(), "panic",
+	x.config.Logger.ErrorContext(x.brief, "panic",
 		"route", x.pattern, "request", x.Context.Request, "stack", string(debug.Stack()))
 	x.fail(errPanic)
 }
