@@ -24,7 +24,7 @@ import (
 // gate, but for done and err.
 type shared struct {
 	first *tx
-	until <-chan time.Time // from then on it takes no other; nil: the first one is not done
+	until <-chan time.Time // from then on it takes no other; nil: it was not left open yet
 	wrote bool
 	done  chan struct{} // closed when it has ended
 	err   error         // what the commit answered; errApart: nothing was kept
@@ -65,6 +65,9 @@ func (s *Store) updateShared(wait, ctx context.Context, organization string, fn 
 		return err
 	}
 	if s.gates.crowded(s.gate(organization)) {
+		if t == g.first {
+			g.until = time.After(cmp.Or(s.sharing, shareTime))
+		}
 		leave()
 		leave, in = s.gates.enter(g.done, s.gate(organization))
 	}
@@ -121,10 +124,10 @@ func (s *Store) runShared(ctx context.Context, g *shared, t *tx, fn func(context
 	if err := t.run(ctx, fn); err != nil {
 		return err
 	}
-	if t == g.first {
-		g.until = time.After(cmp.Or(s.sharing, shareTime))
-	} else if _, err := t.exec(ctx, keepSavepoint); err != nil {
-		return t.fail(ctx, err)
+	if t != g.first {
+		if _, err := t.exec(ctx, keepSavepoint); err != nil {
+			return t.fail(ctx, err)
+		}
 	}
 	stands = true
 	g.wrote = g.wrote || t.wrote

@@ -15,7 +15,7 @@ import (
 )
 
 // byHand vends without a Manager: one transaction for each vend, with the same
-// prepared statements, seals, signature and event. It is what coalescing is
+// prepared statements, seals, signature, event and receipt. It is what coalescing is
 // measured against, and is nobody's to use: it knows one answer only.
 type byHand struct {
 	t      *testing.T
@@ -118,6 +118,7 @@ func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purp
 // vend is one vend in one transaction.
 func (h *byHand) vend() error {
 	var secret *vault.Secret
+	var x audit.Extension
 	q := storage.BulkQuery{Agents: []string{h.agent}, Tools: []string{h.tool}, Pairs: []storage.Pair{{Agent: h.agent, Tool: h.tool}}, Credentials: true}
 	err := storage.UpdateBulk(context.Background(), h.store, h.organization, q, func(ctx context.Context, tx storage.Tx) (err error) {
 		b, err := storage.ReadBulk(ctx, tx, q)
@@ -127,10 +128,13 @@ func (h *byHand) vend() error {
 		if secret, err = h.decide(b); err != nil {
 			return err
 		}
-		_, err = h.record(ctx, tx)
+		x, err = h.record(ctx, tx)
 		return err
 	})
 	secret.Destroy()
+	if err == nil {
+		_ = x.Receipt(0)
+	}
 	return err
 }
 
@@ -154,20 +158,20 @@ func (h *byHand) decide(b storage.Bulk) (*vault.Secret, error) {
 }
 
 // record appends the vend's event and signs the head.
-func (h *byHand) record(ctx context.Context, tx storage.Tx) (audit.Tree, error) {
+func (h *byHand) record(ctx context.Context, tx storage.Tx) (audit.Extension, error) {
 	head, err := tx.Head(ctx)
 	if err != nil {
-		return audit.Tree{}, err
+		return audit.Extension{}, err
 	}
 	tree, err := audit.ParseTree(head.Size, head.Edge)
 	if err != nil {
-		return audit.Tree{}, err
+		return audit.Extension{}, err
 	}
 	head.Epoch = 1
 	personal := audit.Personal{Salt: audit.NewSalt(), ActorLabel: "bot", AgentLabel: "bot", ToolLabel: "Linear"}
 	part, err := personal.Encode()
 	if err != nil {
-		return audit.Tree{}, err
+		return audit.Extension{}, err
 	}
 	x, err := audit.Extend(head.Head, tree, []audit.Event{{
 		Organization: h.organization, Seq: head.Size, Time: max(time.Now().UnixMicro(), head.Time), Actor: audit.Actor{Kind: audit.ActorAgent, ID: h.agent, Auth: "trusted"},
@@ -176,13 +180,13 @@ func (h *byHand) record(ctx context.Context, tx storage.Tx) (audit.Tree, error) 
 		Node: "test", Software: "agentkey/0.1.0", Salt: audit.NewSalt(), Personal: audit.HashPersonal(part),
 	}}, h.signer)
 	if err != nil {
-		return audit.Tree{}, err
+		return audit.Extension{}, err
 	}
 	seal, err := h.rows.Seal(storage.HeadRow(h.installation, h.organization, x.Head))
 	if err != nil {
-		return audit.Tree{}, err
+		return audit.Extension{}, err
 	}
-	return x.Tree, tx.Append(ctx, storage.Append{
+	return x, tx.Append(ctx, storage.Append{
 		Lines: []audit.Line{{Seq: head.Size, Content: x.Contents[0], Leaf: x.Leaves[0], Personal: part}}, Head: x.Head, Seal: seal, Keep: x.Head.Size%256 == 0,
 	})
 }

@@ -163,6 +163,7 @@ func overHTTP(t *testing.T, g *gates) (subjects []subject) {
 	both := vendors(t, shared, 2)
 	alone := &served{processes: both.processes[:1], requests: both.requests[:1], transport: both.transport}
 	file := vendors(t, onSQLite(t), 1)
+	time.Sleep(5 * time.Second) // they give back what starting took
 	g.add("http sqlite, idle MiB", file.processes[0].resident())
 	g.add("http postgres, idle MiB", alone.processes[0].resident())
 	add := func(name string, s *served, connections int) {
