@@ -5,6 +5,8 @@ import (
 	"sync"
 	handles "unique"
 
+	"github.com/google/uuid"
+
 	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
@@ -13,43 +15,50 @@ import (
 // What is remembered decides nothing: key and agent are read again under the head,
 // the digest compared. Only a key that authenticated when it was looked up is
 // remembered, and never that there is none. Of maxRoutes keys, one more has any of
-// them forgotten. It is safe for concurrent use.
+// them forgotten; one whose ids the Manager has not made never is remembered. It is
+// safe for concurrent use.
 type routes struct {
 	mu       sync.Mutex
 	byDigest map[[sha256.Size]byte]route
 }
 
-// route is what is remembered of an active key.
+// route is what is remembered of an active key: its ids as bytes, a third of their text.
 type route struct {
 	organization handles.Handle[string]
-	agent, key   string
+	agent, key   uuid.UUID
 	expiresAt    int64
 	addresses    *[]string // nil: from anywhere, as most are
 }
 
-func routeOf(k storage.Key) route {
-	r := route{organization: handles.Make(k.Organization), agent: k.Agent, key: k.ID, expiresAt: k.ExpiresAt}
+func routeOf(k storage.Key) (r route, ok bool) {
+	var errs [2]error
+	r.agent, errs[0] = uuid.Parse(k.Agent)
+	r.key, errs[1] = uuid.Parse(k.ID)
+	if errs[0] != nil || errs[1] != nil || r.agent.String() != k.Agent || r.key.String() != k.ID {
+		return route{}, false
+	}
+	r.organization, r.expiresAt = handles.Make(k.Organization), k.ExpiresAt
 	if addresses := k.Addresses; len(addresses) > 0 {
 		r.addresses = &addresses
 	}
-	return r
+	return r, true
 }
 
 func (r route) of() storage.Key {
-	k := storage.Key{Organization: r.organization.Value(), Agent: r.agent, ID: r.key, Status: storage.KeyActive, ExpiresAt: r.expiresAt}
+	k := storage.Key{Organization: r.organization.Value(), Agent: r.agent.String(), ID: r.key.String(), Status: storage.KeyActive, ExpiresAt: r.expiresAt}
 	if r.addresses != nil {
 		k.Addresses = *r.addresses
 	}
 	return k
 }
 
-// maxRoutes is how many keys routes remembers at most, in some 3 MiB.
+// maxRoutes is how many keys routes remembers at most, in some 2 MiB.
 const maxRoutes = 16384
 
 func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	found, ok := r.byDigest[digest]
+	r.mu.Unlock()
 	if !ok {
 		return storage.Key{}, false
 	}
@@ -57,6 +66,10 @@ func (r *routes) find(digest [sha256.Size]byte) (storage.Key, bool) {
 }
 
 func (r *routes) remember(digest [sha256.Size]byte, k storage.Key) {
+	to, ok := routeOf(k)
+	if !ok {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byDigest == nil {
@@ -68,7 +81,7 @@ func (r *routes) remember(digest [sha256.Size]byte, k storage.Key) {
 			break
 		}
 	}
-	r.byDigest[digest] = routeOf(k)
+	r.byDigest[digest] = to
 }
 
 func (r *routes) forget(digest [sha256.Size]byte) {

@@ -131,13 +131,16 @@ func TestRememberedKeysAreBounded(t *testing.T) {
 		_, err := m.Vend(t.Context(), key, tool.ID)
 		is.NoErr(err)
 	}
+	other := storage.Key{Organization: "acme", Agent: bot.ID, ID: bot.ID}
+	agentkey.RememberKey(m, [32]byte{}, storage.Key{Organization: "acme", Agent: bot.ID, ID: "{" + bot.ID + "}"})
+	is.Equal(agentkey.RemembersKeys(m), 0) // no id that comes back as it was
 	others := uint64(0)
 	remember := func(n int) {
 		for range n {
 			others++
 			var digest [32]byte
 			binary.BigEndian.PutUint64(digest[:], others)
-			agentkey.RememberKey(m, digest, storage.Key{})
+			agentkey.RememberKey(m, digest, other)
 		}
 	}
 
