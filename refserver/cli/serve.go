@@ -185,12 +185,12 @@ func (c *serveCommand) Run(ctx context.Context, s *session, set *settings) (err 
 	return server.Run(ctx)
 }
 
-// collectSeldom has garbage collected less often than usual, unless GOGC says how
-// often: a vend leaves some 16 KiB behind, beside few MiB that live. With 256
-// connections it takes some 10 MiB.
+// collectSeldom has garbage collected half as often as usual, unless GOGC says
+// how often: a vend leaves some 16 KiB behind, beside few MiB that live. With 256
+// connections it takes some 15 MiB.
 func (s *session) collectSeldom() {
 	if s.env["GOGC"] == "" {
-		debug.SetGCPercent(170)
+		debug.SetGCPercent(200)
 	}
 }
 
