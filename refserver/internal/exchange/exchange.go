@@ -41,9 +41,8 @@ func (x *Exchange) Ctx() context.Context {
 	return x.timed
 }
 
-// Brief returns the request's context without Timeout, for a call of the Manager that
-// answers in good time by itself: it has no timer, which costs a vend more than
-// finding its key.
+// Brief returns the request's context without Timeout and its timer, for a call of the
+// Manager that answers in good time by itself, as a vend does.
 func (x *Exchange) Brief() context.Context { return x.brief }
 
 // With changes both contexts.
