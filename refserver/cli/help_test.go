@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,21 @@ func words(line string) []string {
 		out = append(out, strings.Fields(part)...)
 	}
 	return out
+}
+
+// TestEveryCommandRuns: each has one of the forms that are looked for once its
+// arguments are parsed.
+func TestEveryCommandRuns(t *testing.T) {
+	t.Parallel()
+	forms := []string{
+		"func(*cli.session) error", "func(context.Context, *cli.session) error", "func(context.Context, *cli.session, *cli.settings) error",
+	}
+	for _, command := range program(t).Model().Leaves(false) {
+		run := command.Target.Addr().MethodByName("Run")
+		if !run.IsValid() || !slices.Contains(forms, run.Type().String()) {
+			t.Errorf("%s can't be run", command.Path())
+		}
+	}
 }
 
 // TestEveryCommandHasAnExampleThatParses, and that is of this command. No

@@ -67,8 +67,8 @@ func sqliteDSN(path string, reader bool) string {
 		q.Add("_pragma", "query_only(ON)")
 		q.Add("_pragma", "cache_size(-512)") // KiB, a quarter of the usual: there are several, and what they read lies apart
 	} else {
-		q.Add("_pragma", "busy_timeout(5)")   // from here on whenFree is patient
 		q.Add("_pragma", "cache_size(-4096)") // KiB, twice the usual: inner pages of a million records
+		q.Add("_pragma", "busy_timeout(5)")   // last: from here on whenFree is patient
 	}
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: q.Encode()}).String()
 }

@@ -115,6 +115,8 @@ func readPrivate(path string) (*vault.Secret, error) {
 // fs.ErrExist. When WriteFile returns nil, the key is on the disk; when it fails,
 // it leaves no file behind. Nobody finds half a key at path: the file is written
 // under another name in the same directory, whose file system must have hard links.
+// Only a process that is killed meanwhile leaves that behind, with a key that was
+// never used.
 func WriteFile(path string) error {
 	text, err := generate()
 	if err != nil {

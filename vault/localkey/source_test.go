@@ -186,10 +186,7 @@ func TestWriteFileIsWhole(t *testing.T) {
 		for range cap(wrote) {
 			go func() { wrote <- localkey.WriteFile(path) }()
 		}
-		for {
-			if _, err := localkey.FromFile(path); err == nil {
-				break
-			}
+		for len(wrote) < cap(wrote) {
 			_, err := os.Lstat(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

@@ -34,7 +34,14 @@ func Open(aead cipher.AEAD, box, associated []byte) ([]byte, error) {
 }
 
 // MAC is HMAC-SHA-256 of a message that is given in parts.
-func MAC(key []byte, message ...[]byte) []byte { return new(MACs).MAC(key, message...) }
+func MAC(key []byte, message ...[]byte) []byte { return sum(hmac.New(sha256.New, key), message) }
+
+func sum(mac hash.Hash, message [][]byte) []byte {
+	for _, part := range message {
+		mac.Write(part)
+	}
+	return mac.Sum(nil)
+}
 
 // MACs is MAC of one key, again and again: it keeps hashes that have taken the key
 // in, half of what a short message costs, and so holds what is derived from the key
@@ -47,13 +54,10 @@ func (m *MACs) MAC(key []byte, message ...[]byte) []byte {
 	if !ok {
 		mac = hmac.New(sha256.New, key)
 	}
-	for _, part := range message {
-		mac.Write(part)
-	}
-	sum := mac.Sum(nil)
+	code := sum(mac, message)
 	mac.Reset()
 	m.idle.Put(mac)
-	return sum
+	return code
 }
 
 // Equal compares two codes in constant time.
