@@ -187,34 +187,42 @@ func (x *Extension) Receipt(i int) Receipt {
 	if i < 0 || i >= len(x.Leaves) {
 		panic("audit: no such event in the extension")
 	}
-	seq, size := x.before.Size()+int64(i), x.Tree.Size()
-	proof, err := ProveInclusion(seq, size, recent{x})
-	if err != nil {
-		panic("audit: an extension does not know its own hashes") // a defect: every hash on the way is old edge or new
+	seq := x.before.Size() + int64(i)
+	return Receipt{
+		Origin: x.origin, Index: seq, Leaf: x.Leaves[i], Size: x.Tree.Size(), Proof: x.inclusion(seq), Checkpoint: string(x.Head.Signed),
 	}
-	return Receipt{Origin: x.origin, Index: seq, Leaf: x.Leaves[i], Size: size, Proof: proof, Checkpoint: string(x.Head.Signed)}
 }
 
-// recent reads the hashes that an extension has made, and those of the edge that it began from.
-type recent struct{ x *Extension }
-
-func (r recent) ReadHashes(indexes []int64) ([]Hash, error) {
-	first := tlog.StoredHashCount(r.x.before.size)
-	out := make([]Hash, len(indexes))
-	for i, index := range indexes {
-		if index >= first {
-			if index-first >= int64(len(r.x.made)) {
-				return nil, fmt.Errorf("%w: hash is not there yet", ErrInvalid)
-			}
-			out[i] = r.x.made[index-first]
-			continue
+// inclusion is what ProveInclusion returns for a leaf of the extension: the siblings on the way up the subtree of the edge that the leaf is in,
+// what is right of that as one hash, and the subtrees left of it.
+func (x *Extension) inclusion(seq int64) []Hash {
+	edge := x.Tree.edge
+	k, height, begins := 0, 0, int64(0)
+	for rest := uint64(x.Tree.size); ; k++ {
+		height = bits.Len64(rest) - 1
+		if seq < begins+1<<height {
+			break
 		}
-		level, n := tlog.SplitStoredHashIndex(index)
-		size := uint64(r.x.before.size) >> level
-		if size&1 == 0 || int64(size-1) != n {
-			return nil, fmt.Errorf("%w: hash is not on the edge", ErrInvalid)
-		}
-		out[i] = r.x.before.edge[bits.OnesCount64(size>>1)]
+		begins += 1 << height
+		rest -= 1 << height
 	}
-	return out, nil
+	proof := make([]Hash, 0, height+k+1)
+	for level := range height {
+		proof = append(proof, x.subtree(level, seq>>level^1))
+	}
+	if right := edge[k+1:]; len(right) > 0 {
+		proof = append(proof, fold(right))
+	}
+	for k--; k >= 0; k-- {
+		proof = append(proof, edge[k])
+	}
+	return proof
+}
+
+// subtree is the root of the n-th complete subtree of that level, which the extension has completed or the edge before it had.
+func (x *Extension) subtree(level int, n int64) Hash {
+	if (n+1)<<level <= x.before.size {
+		return x.before.edge[bits.OnesCount64(uint64(x.before.size)>>level>>1)]
+	}
+	return x.made[tlog.StoredHashIndex(level, n)-tlog.StoredHashCount(x.before.size)]
 }

@@ -78,13 +78,17 @@ func (t *Tree) add(leaf Hash, made []Hash) []Hash {
 
 // Root returns the root hash; that of the empty tree is the SHA-256 of nothing.
 func (t *Tree) Root() Hash {
-	n := len(t.edge)
-	if n == 0 {
+	if len(t.edge) == 0 {
 		return sha256.Sum256(nil)
 	}
-	root := t.edge[n-1]
-	for i := n - 2; i >= 0; i-- {
-		root = tlog.NodeHash(t.edge[i], root)
+	return fold(t.edge)
+}
+
+// fold is the root above neighbouring subtrees, the largest of them first.
+func fold(edge []Hash) Hash {
+	root := edge[len(edge)-1]
+	for i := len(edge) - 2; i >= 0; i-- {
+		root = tlog.NodeHash(edge[i], root)
 	}
 	return root
 }
