@@ -117,7 +117,9 @@ type Approval struct {
 
 // Encode returns the exact bytes of e, as they are stored, exported and hashed: one line of canonical JSON without a newline
 // at its end, of at most MaxContent bytes. It returns ErrInvalid, naming the field, when e breaks a rule.
-func (e Event) Encode() ([]byte, error) { return encode(1024, MaxContent, e.members) }
+func (e Event) Encode() ([]byte, error) { return e.encode() }
+
+func (e *Event) encode() ([]byte, error) { return encode(1024, MaxContent, e.members) }
 
 // Parse returns the event whose exact bytes content is: Encode of the result is content again. Anything else is ErrFormat.
 // The result shares no memory with content.

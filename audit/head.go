@@ -69,7 +69,7 @@ func Extend(h Head, t Tree, events []Event, s *Signer) (Extension, error) {
 		if err := follows(e, events[0].Organization, x.Tree.Size(), last); err != nil {
 			return Extension{}, err
 		}
-		content, err := e.Encode()
+		content, err := e.encode()
 		if err != nil {
 			return Extension{}, err
 		}

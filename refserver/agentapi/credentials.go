@@ -42,16 +42,16 @@ func (a *api) credentials(x *exchange.Exchange) error {
 
 func vended(v *agentkey.Vended) *exchange.ObjectWriter {
 	o := new(exchange.ObjectWriter)
-	o.Field("tool_id", v.Tool.ID)
-	o.Field("tool_name", v.Tool.Name)
-	o.Field("auth_type", v.Tool.AuthType)
+	o.Text("tool_id", v.Tool.ID)
+	o.Text("tool_name", v.Tool.Name)
+	o.Text("auth_type", v.Tool.AuthType)
 	if v.Tool.AuthType == authOAuth {
 		o.SecretJSON("credential", v.Credential)
 	} else {
 		o.Secret("credential", v.Credential)
 	}
-	o.Field("instructions", v.Tool.Instructions)
-	o.Field("suggest_instructions_endpoint", "/api/tools/"+v.Tool.ID+"/instructions/suggest")
+	o.Text("instructions", v.Tool.Instructions)
+	o.Text("suggest_instructions_endpoint", "/api/tools/"+v.Tool.ID+"/instructions/suggest")
 	if v.ExpiresAt != 0 {
 		o.Field("expires_at", exchange.Time(v.ExpiresAt))
 	}

@@ -172,15 +172,18 @@ func (t *tx) writeEach(ctx context.Context, lines []audit.Line, head []any) (int
 		}
 	}
 	events, leaves := make([]any, 0, 4*someLines), make([]any, 0, 3*someLines)
+	organization := any(t.organization)
 	for len(lines) > 0 {
 		n, event, leaf := 1, insertEvent, insertLeaf
 		if len(lines) >= someLines {
 			n, event, leaf = someLines, insertEvents, insertLeaves
 		}
 		events, leaves = events[:0], leaves[:0]
-		for _, l := range lines[:n] {
-			events = append(events, t.organization, l.Seq, octets(l.Content), nullable(l.Personal))
-			leaves = append(leaves, t.organization, l.Seq, l.Leaf[:])
+		for i := range lines[:n] {
+			l := &lines[i]
+			seq := any(l.Seq)
+			events = append(events, organization, seq, octets(l.Content), nullable(l.Personal))
+			leaves = append(leaves, organization, seq, l.Leaf[:])
 		}
 		if _, err := t.exec(ctx, event, events...); err != nil {
 			return 0, err

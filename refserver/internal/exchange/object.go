@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -32,10 +33,8 @@ func Enveloped() *ObjectWriter {
 func (o *ObjectWriter) Field(name string, value any) {
 	switch v := value.(type) {
 	case string:
-		if utf8.ValidString(v) {
-			o.Text(name, v)
-			return
-		}
+		o.Text(name, v)
+		return
 	case int64:
 		o.name(name)
 		o.reserve(20)
@@ -60,8 +59,11 @@ func (o *ObjectWriter) Field(name string, value any) {
 // appender is a value that appends its own JSON, which holds no secret.
 type appender interface{ AppendJSON(b []byte) []byte }
 
-// Text adds a member that is valid UTF-8 and holds no secret.
+// Text adds a member that holds no secret. What is not UTF-8 in it is replaced.
 func (o *ObjectWriter) Text(name, value string) {
+	if !utf8.ValidString(value) {
+		value = strings.ToValidUTF8(value, "\uFFFD")
+	}
 	o.name(name)
 	o.reserve(6*len(value) + 2)
 	o.b = append(o.b, '"')
