@@ -17,7 +17,7 @@ func (m *Manager) act(ctx context.Context, a Actor, n needs, decide func(u *unit
 	if a.token != "" {
 		n.records = append(n.records, recordRef{kindToken, a.token}, recordRef{kindAdministrator, a.ID})
 	}
-	return m.commit(ctx, operation{organization: a.Organization, needs: n, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: a.Organization, needs: n, decide: func(u *unit) error {
 		if u.org == nil && u.organization != storage.System {
 			return ErrNoOrganization
 		}

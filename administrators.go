@@ -125,7 +125,7 @@ func (m *Manager) Authenticate(ctx context.Context, token *Secret, rc RequestCon
 
 func (m *Manager) tokenActor(ctx context.Context, organization, id string, digest []byte) (a Actor, err error) {
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}}, ended: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{records: []recordRef{{kindToken, id}}, ended: true}); err != nil {
 			return err
 		}
 		r, ok := u.records[recordRef{kindToken, id}]
@@ -138,7 +138,7 @@ func (m *Manager) tokenActor(ctx context.Context, organization, id string, diges
 			return err
 		}
 		a = Actor{Organization: organization, ID: p.Administrator, Auth: "token", Credential: p.ID, token: id}
-		if err := u.load(ctx, tx, needs{records: []recordRef{{kindToken, id}, {kindAdministrator, p.Administrator}}, ended: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{records: []recordRef{{kindToken, id}, {kindAdministrator, p.Administrator}}, ended: true}); err != nil {
 			return err
 		}
 		if err := checkToken(u, a); err != nil {
@@ -298,7 +298,7 @@ func scanned[T any](ctx context.Context, m *Manager, a Actor, limit int, s stora
 	first := s
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out, s = []T{}, first
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		return u.walk(ctx, tx, s, func(r storage.Record) (bool, error) {
@@ -476,7 +476,7 @@ func (m *Manager) ownTokens(ctx context.Context, a Actor, in ListInput) ([]Token
 	var out []Token
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = []Token{}
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		s := storage.Scan{Kind: kindToken, Index: tokenByAdministrator, From: a.ID, To: a.ID + "\x01"}

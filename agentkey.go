@@ -299,7 +299,7 @@ func (m *Manager) Ready(ctx context.Context) error {
 			return storageError(err)
 		}
 	}
-	return m.commit(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: storage.System, decide: func(u *unit) error {
 		if u.skewed {
 			return ErrClock
 		}

@@ -347,7 +347,7 @@ func (g *anchoring) run(ctx context.Context) (stop func()) {
 
 // closed says whether an operation must not be decided, since the database was put
 // back.
-func (g *anchoring) closed(op operation) bool {
+func (g *anchoring) closed(op *operation) bool {
 	return (g.halted.Load() || g.m.config.Restoring) && !op.restoring
 }
 

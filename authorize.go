@@ -83,7 +83,7 @@ type refusal struct {
 func (m *Manager) recordRefusal(ctx context.Context, r refusal) error {
 	ctx = context.WithValue(ctx, awaited{}, nil) // AwaitAnchors is for changes
 	key := refusalKey{organization: r.organization, subject: r.subject, tool: r.tool, reason: r.reason + "/" + r.details["operation"] + r.details["tier"]}
-	err := m.commit(ctx, operation{organization: r.organization, needs: needs{ended: true}, decide: func(u *unit) error {
+	err := m.commit(ctx, &operation{organization: r.organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {
 			e := u.event(r.who, r.action)
 			e.Outcome, e.Reason, e.Agent, e.Tool, e.Details = audit.OutcomeRefused, r.reason, r.agent, r.tool, r.details
@@ -319,7 +319,7 @@ func (m *Manager) refuseAuthentication(u *unit, c Caller, a storage.Agent, cause
 // it. The error is nil if it has come to life meanwhile.
 func (m *Manager) refuseKey(ctx context.Context, c Caller) error {
 	var refused *Error
-	err := m.commit(ctx, operation{organization: c.org, needs: c.needs(), decide: func(u *unit) error {
+	err := m.commit(ctx, &operation{organization: c.org, needs: c.needs(), decide: func(u *unit) error {
 		var a storage.Agent
 		a, refused = c.authenticate(u)
 		if refused != nil && refused != ErrUnknownKey {
@@ -350,7 +350,7 @@ func (m *Manager) checkAgent(ctx context.Context, c Caller) error {
 // head. Nothing that opens access is decided on it.
 func (m *Manager) view(ctx context.Context, organization string, n needs, fn func(u *unit)) error {
 	return m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, n); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		fn(u)

@@ -24,7 +24,7 @@ func (m *Manager) Catalog(ctx context.Context, c Caller, in CatalogInput) (Catal
 		if err != nil {
 			return err
 		}
-		if err := u.load(ctx, tx, needs{grantsOf: []storage.GrantQuery{{Agent: agent.ID}}}); err != nil {
+		if err := u.load(ctx, tx, &needs{grantsOf: []storage.GrantQuery{{Agent: agent.ID}}}); err != nil {
 			return err
 		}
 		out.Items = make([]CatalogItem, 0, len(page.Tools))
@@ -67,7 +67,7 @@ func (m *Manager) Profile(ctx context.Context, c Caller) (Profile, error) {
 			return err
 		}
 		out.Available = count.Total
-		if err := u.load(ctx, tx, needs{grantsOf: []storage.GrantQuery{{Agent: agent.ID}}}); err != nil {
+		if err := u.load(ctx, tx, &needs{grantsOf: []storage.GrantQuery{{Agent: agent.ID}}}); err != nil {
 			return err
 		}
 		listed := u.sortedGrants(every)
@@ -102,8 +102,9 @@ func (m *Manager) agentRead(ctx context.Context, c Caller, fn func(ctx context.C
 		return err
 	}
 	var refused *Error
+	n := c.needs()
 	err = m.read(ctx, c.org, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, c.needs()); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		var agent storage.Agent

@@ -29,7 +29,7 @@ type operation struct {
 
 // long says whether the operation may change as many rows as there are. It has a
 // transaction of its own, which takes the time that it needs.
-func (o operation) long() bool { return len(o.needs.grantsOf) > 0 || o.needs.catalog }
+func (o *operation) long() bool { return len(o.needs.grantsOf) > 0 || o.needs.catalog }
 
 // maxRuns bounds how often an operation is decided again because data keys or
 // rows changed in between.
@@ -38,7 +38,7 @@ const maxRuns = 4
 // commit decides op under the head, writes its changes and events, and runs what
 // follows the commit once that is durable. Operations that wait for the same head
 // share a transaction, see queue.
-func (m *Manager) commit(ctx context.Context, op operation) error {
+func (m *Manager) commit(ctx context.Context, op *operation) error {
 	if err := m.enter(); err != nil {
 		return err
 	}
@@ -142,13 +142,13 @@ func away(err error) bool {
 }
 
 // alone decides one operation in a transaction of its own, whoever waits.
-func (m *Manager) alone(ctx context.Context, op operation) error {
+func (m *Manager) alone(ctx context.Context, op *operation) error {
 	return m.again(ctx, op, errConflict)
 }
 
 // again decides op until its rows and data keys stay as they are. The error is
 // that of its last run.
-func (m *Manager) again(ctx context.Context, op operation, err error) error {
+func (m *Manager) again(ctx context.Context, op *operation, err error) error {
 	for range maxRuns {
 		if errors.Is(err, ErrIntegrity) {
 			m.reportIntegrity(ctx, op.organization, err)
@@ -292,7 +292,7 @@ func (b *batch) run(ctx context.Context, tx storage.Tx, organization string, key
 	base.skewed = head.Now != 0 && max(clock-head.Now, head.Now-clock) > maxSkew
 	for rest := b.ps; len(rest) > 0; {
 		n := neighbours(rest)
-		if err := b.decide(ctx, tx, base, rest[:n]); err != nil {
+		if err := b.decide(ctx, tx, &base, rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -310,8 +310,8 @@ func neighbours(ps []*pending) int {
 }
 
 // needsOf is what some operations need together.
-func needsOf(ps []*pending) needs {
-	n := ps[0].op.needs
+func needsOf(ps []*pending) *needs {
+	n := &ps[0].op.needs
 	if len(ps) > 1 {
 		n = n.andOf(ps[1:])
 	}
@@ -320,18 +320,19 @@ func needsOf(ps []*pending) needs {
 
 // decide reads what some operations need, lets each decide, and writes what they
 // changed, so that the next ones read it.
-func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pending) error {
-	shared := &unit{state: &base}
+func (b *batch) decide(ctx context.Context, tx storage.Tx, base *state, ps []*pending) error {
+	read := *base
+	shared := &unit{state: &read}
 	if err := shared.load(ctx, tx, needsOf(ps)); err != nil {
 		return err
 	}
 	for _, p := range ps {
-		u := &unit{state: &base}
+		u := &unit{state: &read}
 		if p.err = operationError(p.op.decide(u)); p.err != nil {
 			if errors.Is(p.err, errStale) || errors.Is(p.err, errConflict) || errors.Is(p.err, ErrIntegrity) || len(ps) > 1 {
 				return p.err // what it has changed already stands in the state of its neighbours
 			}
-			clear(base.charged)
+			clear(read.charged)
 			maps.DeleteFunc(b.recorded, func(_ refusalKey, r recorded) bool { return r.unit == u })
 			continue
 		}
@@ -340,7 +341,7 @@ func (b *batch) decide(ctx context.Context, tx storage.Tx, base state, ps []*pen
 			return err
 		}
 	}
-	return base.writeWindows(ctx, tx)
+	return read.writeWindows(ctx, tx)
 }
 
 func (u *unit) write(ctx context.Context, tx storage.Tx) error {
@@ -460,7 +461,7 @@ func (m *Manager) reportIntegrity(ctx context.Context, organization string, caus
 	m.log.LogAttrs(ctx, slog.LevelError, "integrity failure", slog.String("organization", organization),
 		slog.String("kind", target.Kind), slog.String("id", target.ID))
 	key := refusalKey{organization: log, subject: organization + "/" + target.Kind + "/" + target.ID, reason: ErrIntegrity.Code}
-	p := &pending{ctx: ctx, op: operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
+	p := &pending{ctx: ctx, op: &operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
 		m.refuse(u, key, func() {
 			e := u.event(system, audit.ActionIntegrityFailed)
 			e.Outcome, e.Reason, e.Target = audit.OutcomeRefused, ErrIntegrity.Code, target

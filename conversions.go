@@ -63,7 +63,7 @@ const conversionPage = 100
 
 // loadSuggestions reads what suggestions a tool or another suggestion meets.
 // Every look-up goes through an index and takes its first entry.
-func (u *unit) loadSuggestions(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadSuggestions(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.match, u.resolved = match{}, make(map[string]*resolution, len(n.changes))
 	if n.suggested != nil {
 		if err := u.loadMatch(ctx, tx, *n.suggested); err != nil {
@@ -369,7 +369,7 @@ func (u *unit) latestReason(p supporterPayload, with []string) (string, error) {
 // convert opens the requests of an accepted suggestion's next supporters, in the
 // name of the administrator whose tool resolved it.
 func (m *Manager) convert(ctx context.Context, organization, id string) (more bool, err error) {
-	err = m.commit(ctx, operation{organization: organization, needs: needs{converting: id, ended: true}, decide: func(u *unit) error {
+	err = m.commit(ctx, &operation{organization: organization, needs: needs{converting: id, ended: true}, decide: func(u *unit) error {
 		more = false
 		s, ok, err := u.suggestion(id)
 		if err != nil || !ok || s.Conversion == nil {

@@ -255,7 +255,7 @@ func (m *Manager) destroyOwnKeys(ctx context.Context, organization string) error
 }
 
 func (m *Manager) ownKeyGone(ctx context.Context, organization, id string) error {
-	return m.commit(ctx, operation{organization: organization, needs: needs{records: []recordRef{destroyed}, ended: true}, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: organization, needs: needs{records: []recordRef{destroyed}, ended: true}, decide: func(u *unit) error {
 		p, r, err := payloadOf[destructionPayload](u, destroyed)
 		if err != nil || r.Revision == 0 || slices.Contains(p.Gone, id) {
 			return err

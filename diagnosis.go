@@ -187,7 +187,7 @@ func (x *diagnosis) organization(ctx context.Context, id string) error {
 // written because it is what is damaged, into the reserved one.
 func (x *diagnosis) record(ctx context.Context, organization string, describe func(e *entry)) error {
 	write := func(log string) error {
-		return x.m.commit(ctx, operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
+		return x.m.commit(ctx, &operation{organization: log, needs: needs{logOnly: true}, decide: func(u *unit) error {
 			e := u.event(x.who, audit.ActionCryptoExamined)
 			describe(e)
 			if log != organization {

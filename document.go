@@ -75,7 +75,7 @@ func (m *Manager) ExportCatalog(ctx context.Context, a Actor) (CatalogDocument, 
 	}
 	doc := CatalogDocument{Version: CatalogVersion}
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{catalog: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{catalog: true}); err != nil {
 			return err
 		}
 		configured, err := u.configured(ctx, tx)
@@ -184,14 +184,15 @@ func (m *Manager) ImportCatalog(ctx context.Context, a Actor, doc CatalogDocumen
 // planImport plans on one consistent read.
 func (m *Manager) planImport(ctx context.Context, a Actor, entries []CatalogEntry, o ImportOptions) (plan ImportPlan, err error) {
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{catalog: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{catalog: true}); err != nil {
 			return err
 		}
 		items := m.importItems(entries, u.tools, o)
 		if err := bounded(items); err != nil {
 			return err
 		}
-		if err := u.load(ctx, tx, affectedNeeds(items)); err != nil {
+		n := affectedNeeds(items)
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		plan = u.importPlan(items, o)

@@ -253,7 +253,7 @@ func (m *Manager) InstructionVersions(ctx context.Context, a Actor, in Instructi
 	var out InstructionVersionsPage
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = InstructionVersionsPage{Versions: []InstructionVersion{}}
-		if err := u.load(ctx, tx, n); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		if _, ok := u.tools[in.Tool]; !ok {
@@ -348,7 +348,7 @@ func (m *Manager) readVersions(ctx context.Context, a Actor, tool string, ids []
 		return []recordRef{{kindInstructionVersion, u.currentVersion(tool)}}
 	}
 	return m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, n); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		if _, ok := u.tools[tool]; !ok {

@@ -98,7 +98,7 @@ func (m *Manager) Inbox(ctx context.Context, a Actor, in InboxInput) (InboxPage,
 	var out InboxPage
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = InboxPage{Items: []InboxItem{}}
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		var found []waiting

@@ -255,7 +255,7 @@ func (i *incident) grants(ctx context.Context, q storage.GrantQuery, yield func(
 	for {
 		var page []Request
 		err := i.m.read(ctx, i.organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-			if err := u.load(ctx, tx, needs{}); err != nil {
+			if err := u.load(ctx, tx, &needs{}); err != nil {
 				return err
 			}
 			found, err := tx.Grants(ctx, q)

@@ -124,7 +124,7 @@ func (l leak) act(ctx context.Context, m *Manager, organization string, n needs,
 	if l.actor != nil {
 		return m.act(ctx, *l.actor, n, decide)
 	}
-	return m.commit(ctx, operation{organization: organization, needs: n, decide: decide})
+	return m.commit(ctx, &operation{organization: organization, needs: n, decide: decide})
 }
 
 // leakedKey stops the agent whose key was found. That key was found by its digest

@@ -168,7 +168,7 @@ func (m *Manager) SuggestInstructions(ctx context.Context, c Caller, in SuggestI
 		}
 		return refs
 	}
-	err = m.commit(ctx, operation{organization: c.org, needs: n, decide: l.decide})
+	err = m.commit(ctx, &operation{organization: c.org, needs: n, decide: l.decide})
 	if err == nil {
 		err = l.refused
 	}

@@ -71,7 +71,7 @@ func (m *Manager) InstructionSuggestions(ctx context.Context, a Actor, in Instru
 	var out InstructionSuggestionsPage
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = InstructionSuggestionsPage{}
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		found, err := u.scan(ctx, tx, scan)
@@ -127,7 +127,7 @@ func (m *Manager) InstructionSuggestion(ctx context.Context, a Actor, id string)
 func (m *Manager) instructionSuggestion(ctx context.Context, organization, id string) (out InstructionSuggestion, err error) {
 	ref := recordRef{kindInstructionSuggestion, id}
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{records: []recordRef{ref}}); err != nil {
+		if err := u.load(ctx, tx, &needs{records: []recordRef{ref}}); err != nil {
 			return err
 		}
 		r, ok := u.records[ref]

@@ -26,7 +26,7 @@ func (m *Manager) charge(ctx context.Context, organization string, tier ratelimi
 
 func (m *Manager) chargeShared(ctx context.Context, organization string, tier ratelimit.Tier, subject string) (d ratelimit.Decision, err error) {
 	ref := storage.WindowRef{Tier: string(tier), Subject: subject}
-	err = m.commit(ctx, operation{organization: organization, needs: needs{windows: []storage.WindowRef{ref}, ended: true}, decide: func(u *unit) (err error) {
+	err = m.commit(ctx, &operation{organization: organization, needs: needs{windows: []storage.WindowRef{ref}, ended: true}, decide: func(u *unit) (err error) {
 		d, err = u.admit(ref, m.config.Policies[tier])
 		return err
 	}})
@@ -80,7 +80,7 @@ func (u *unit) windowRow(ref storage.WindowRef, times []byte) vault.Row {
 
 const kindWindow = "window"
 
-func (u *unit) loadWindows(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadWindows(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	if len(n.windows) == 0 {
 		return nil
 	}

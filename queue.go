@@ -45,12 +45,12 @@ type queue struct {
 // pending is an operation that waits, and its answer.
 type pending struct {
 	ctx  context.Context
-	op   operation
+	op   *operation
 	by   time.Time // when it must have been decided; zero: it takes its time
 	keys *rings    // nil: to be acquired
 	err  error
-	done chan struct{} // closed when err is there
-	lead chan struct{} // closed when it is this one's turn to carry out a batch
+	turn chan bool // true: it is this one's turn to carry out a batch; false: err is there
+	lead bool      // true is sent, or was
 }
 
 // bounded is the context that p is carried out in when it goes alone.
@@ -70,7 +70,7 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p.done, p.lead = make(chan struct{}), make(chan struct{})
+	p.turn = make(chan bool, 1)
 	q.mu.Lock()
 	if len(q.waiting) >= maxWaiting {
 		q.mu.Unlock()
@@ -91,9 +91,10 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) err
 	patience := time.NewTimer(left)
 	defer patience.Stop()
 	select {
-	case <-p.done:
-	case <-p.lead:
-		q.carry(ctx, carryOut)
+	case lead := <-p.turn:
+		if lead {
+			q.carry(ctx, carryOut)
+		}
 	case <-ctx.Done():
 		return q.giveUp(p, ctx.Err(), carryOut)
 	case <-patience.C:
@@ -107,9 +108,7 @@ func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, *co
 	if q.withdraw(p) {
 		return why
 	}
-	select {
-	case <-p.done:
-	case <-p.lead:
+	if lead := <-p.turn; lead {
 		q.carry(p.ctx, carryOut)
 	}
 	return p.err
@@ -119,13 +118,8 @@ func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, *co
 func (q *queue) withdraw(p *pending) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	select {
-	case <-p.lead:
-		return false
-	default:
-	}
 	i := slices.Index(q.waiting, p)
-	if i < 0 {
+	if i < 0 || p.lead {
 		return false
 	}
 	q.waiting = slices.Delete(q.waiting, i, i+1)
@@ -141,12 +135,14 @@ func (q *queue) carry(ctx context.Context, carryOut func(context.Context, *compa
 	q.mu.Unlock()
 	defer func() {
 		for _, p := range c.ps {
-			close(p.done)
+			p.turn <- false
 		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if q.busy = len(q.waiting) > 0; q.busy {
-			close(q.waiting[0].lead)
+			first := q.waiting[0]
+			first.lead = true
+			first.turn <- true
 		}
 	}()
 	if !c.by.IsZero() {

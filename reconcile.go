@@ -49,7 +49,7 @@ func (m *Manager) reconcile(ctx context.Context, organization string) (Reconcili
 }
 
 func (m *Manager) recordDisagreement(ctx context.Context, organization string, n int, first Discrepancy) error {
-	return m.commit(ctx, operation{organization: organization, needs: needs{logOnly: true}, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: organization, needs: needs{logOnly: true}, decide: func(u *unit) error {
 		m.refuse(u, refusalKey{organization: organization, reason: "reconcile", subject: first.Kind + "/" + first.ID}, func() {
 			e := u.event(system, audit.ActionLogReconcileFailed)
 			e.Outcome, e.Reason, e.Count = audit.OutcomeFailed, "disagreement", int64(n)

@@ -13,7 +13,7 @@ import (
 
 // loadRecords reads generic records: by id, whole kinds, by an index, and then
 // what those lead to.
-func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.records = make(map[recordRef]storage.Record)
 	if err := u.loadNamed(ctx, tx, slices.Concat(n.records, u.pendingRefs(n))); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (u *unit) loadRecords(ctx context.Context, tx storage.ReadTx, n needs) erro
 }
 
 // pendingRefs name the records that stand beside the pending grants read.
-func (u *unit) pendingRefs(n needs) (refs []recordRef) {
+func (u *unit) pendingRefs(n *needs) (refs []recordRef) {
 	if !n.approvals {
 		return nil
 	}

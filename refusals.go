@@ -216,7 +216,7 @@ func (m *Manager) flush(ctx context.Context, all bool) error {
 }
 
 func (m *Manager) flushRefusal(ctx context.Context, key refusalKey, c *refusalCount) error {
-	return m.alone(ctx, operation{organization: key.organization, needs: needs{ended: true}, decide: func(u *unit) error {
+	return m.alone(ctx, &operation{organization: key.organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		e := u.event(system, c.event.Action)
 		actor := c.event.Actor
 		e.Actor, e.Outcome, e.Reason, e.Target = actor, c.event.Outcome, c.event.Reason, c.event.Target
@@ -232,7 +232,7 @@ const maxFailureEvents = 500
 func (m *Manager) flushFailures(ctx context.Context, taken []*failureCount) error {
 	for start := 0; start < len(taken); start += maxFailureEvents {
 		part := taken[start:min(start+maxFailureEvents, len(taken))]
-		err := m.alone(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+		err := m.alone(ctx, &operation{organization: storage.System, decide: func(u *unit) error {
 			for _, c := range part {
 				e := u.event(who{actor: audit.Actor{Kind: audit.ActorUnknown}}, audit.ActionAuthFailed)
 				e.Outcome, e.Reason = audit.OutcomeRefused, c.reason

@@ -74,7 +74,7 @@ func (m *Manager) removeAll(ctx context.Context, organization string) error {
 	for {
 		var waiting []storage.Record
 		err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) (err error) {
-			if err := u.load(ctx, tx, needs{records: []recordRef{removalsRef}, ended: true}); err != nil {
+			if err := u.load(ctx, tx, &needs{records: []recordRef{removalsRef}, ended: true}); err != nil {
 				return err
 			}
 			waiting, err = u.scan(ctx, tx, removals(1))
@@ -100,7 +100,7 @@ func (m *Manager) removeSome(ctx context.Context, organization, tool string) err
 	for _, kind := range kinds {
 		n.scans = append(n.scans, ofTool(kind, tool, maxChanges))
 	}
-	return m.commit(ctx, operation{organization: organization, needs: n, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: organization, needs: n, decide: func(u *unit) error {
 		note, waits := u.records[recordRef{kindRemoval, tool}]
 		if !waits {
 			return nil // somebody else was faster

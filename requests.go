@@ -33,7 +33,7 @@ func (m *Manager) RequestAccess(ctx context.Context, c Caller, in RequestInput) 
 	n.tools, n.pairs, n.credentials, n.approvals = []string{in.Tool}, []storage.Pair{{Agent: c.id, Tool: in.Tool}}, true, true
 	var out Grant
 	var refused error
-	err = m.commit(ctx, operation{organization: c.org, needs: n, decide: func(u *unit) error {
+	err = m.commit(ctx, &operation{organization: c.org, needs: n, decide: func(u *unit) error {
 		out, refused = Grant{}, nil
 		agent, no := c.authenticate(u)
 		if no != nil {

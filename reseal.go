@@ -136,7 +136,7 @@ func older(u *unit, seal []byte) bool {
 func (s *resealer) page(ctx context.Context, fn func(context.Context, storage.ReadTx, *unit) error) error {
 	err := s.m.read(ctx, s.organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		s.values, s.rows = nil, nil
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		if err := s.sameKeys(u); err != nil {
@@ -232,7 +232,7 @@ func (s *resealer) moveValues(ctx context.Context, found []sealedValue) error {
 		return nil
 	}
 	moved := 0
-	err := s.m.commit(ctx, operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
+	err := s.m.commit(ctx, &operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
 		moved = 0
 		if err := s.sameKeys(u); err != nil {
 			return err

@@ -17,7 +17,7 @@ import (
 // log has to know it, and stays as it is otherwise.
 func (s *resealer) moveRows(ctx context.Context, rows []rowRef) error {
 	moved := 0
-	err := s.m.commit(ctx, operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
+	err := s.m.commit(ctx, &operation{organization: s.organization, needs: rowNeeds(rows), decide: func(u *unit) error {
 		moved = 0
 		if err := s.sameKeys(u); err != nil {
 			return err
@@ -220,7 +220,7 @@ func (m *Manager) countSeals(ctx context.Context, organization string) (sealCoun
 		organization: organization,
 		page: func(ctx context.Context, fn func(context.Context, storage.ReadTx, *unit) error) error {
 			return m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-				if err := u.load(ctx, tx, needs{ended: true}); err != nil {
+				if err := u.load(ctx, tx, &needs{ended: true}); err != nil {
 					return err
 				}
 				clear(active)

@@ -167,7 +167,7 @@ func (m *Manager) reopenSystem(ctx context.Context, a Actor, in AcceptRestoreInp
 	var r RestoredLog
 	lostKeys := m.lostKeys(in, found)
 	n := needs{records: slices.Collect(maps.Keys(lostKeys))}
-	err := m.commit(ctx, operation{organization: storage.System, needs: n, restoring: true, decide: func(u *unit) error {
+	err := m.commit(ctx, &operation{organization: storage.System, needs: n, restoring: true, decide: func(u *unit) error {
 		if at >= 0 {
 			r = u.openEpoch(a, in, found[at])
 		}
@@ -244,7 +244,7 @@ func (u *unit) openEpoch(a Actor, in AcceptRestoreInput, l lostHead) RestoredLog
 // reopen opens the new epoch of an organization's log, and locks it.
 func (m *Manager) reopen(ctx context.Context, a Actor, in AcceptRestoreInput, l lostHead) (r RestoredLog, err error) {
 	n := needs{records: []recordRef{restoreReview}}
-	err = m.commit(ctx, operation{organization: l.organization, needs: n, restoring: true, decide: func(u *unit) error {
+	err = m.commit(ctx, &operation{organization: l.organization, needs: n, restoring: true, decide: func(u *unit) error {
 		if u.org == nil {
 			return ErrNoOrganization
 		}
@@ -287,7 +287,7 @@ func (m *Manager) toReview(ctx context.Context, organization string) (out []Gran
 			agents, tools = append(agents, g.Agent), append(tools, g.Tool)
 		}
 		u.agents, u.tools = make(map[string]storage.Agent), make(map[string]storage.Tool)
-		if err := u.loadDataKeys(ctx, tx, needs{}); err != nil {
+		if err := u.loadDataKeys(ctx, tx, nil); err != nil {
 			return err
 		}
 		if err := errors.Join(u.addAgents(ctx, tx, both(nil, agents)), u.addTools(ctx, tx, both(nil, tools))); err != nil {

@@ -308,7 +308,7 @@ var errRulesChanged = errors.New("agentkey: retention changed meanwhile")
 func (r *retainer) remove(ctx context.Context, p page) error {
 	var total removedPayload
 	var revision int64
-	err := r.m.commit(ctx, operation{organization: r.organization, needs: retentionNeeds(r.organization), decide: func(u *unit) error {
+	err := r.m.commit(ctx, &operation{organization: r.organization, needs: retentionNeeds(r.organization), decide: func(u *unit) error {
 		ref := recordRef{kindRemoved, r.organization}
 		if !maps.Equal(rulesOf(u), r.rules) || u.records[ref].Revision != r.removed {
 			return errRulesChanged

@@ -56,7 +56,7 @@ func (w *rewrapper) run(ctx context.Context) error {
 	if err = errors.Join(err, w.failed); err != nil {
 		return err
 	}
-	err = w.m.commit(ctx, operation{organization: storage.System, needs: needs{records: []recordRef{rewrap}}, decide: func(u *unit) error {
+	err = w.m.commit(ctx, &operation{organization: storage.System, needs: needs{records: []recordRef{rewrap}}, decide: func(u *unit) error {
 		e := u.event(system, audit.ActionRewrapCompleted)
 		e.Target = audit.Ref{Kind: audit.KindOrganization, ID: storage.System}
 		e.Details, e.Count = map[string]string{"provider": w.job.Provider}, w.progress.Done
@@ -142,7 +142,7 @@ func (w *rewrapper) organization(ctx context.Context, id string) error {
 		return nil
 	}
 	moved := int64(0)
-	err = w.m.commit(ctx, operation{organization: id, needs: needs{recordKinds: []string{kindOuterKey}, ended: true}, decide: func(u *unit) error {
+	err = w.m.commit(ctx, &operation{organization: id, needs: needs{recordKinds: []string{kindOuterKey}, ended: true}, decide: func(u *unit) error {
 		moved = 0
 		for _, d := range u.dataKeys {
 			n, ok := next[d.ID]

@@ -119,7 +119,7 @@ func notMine(err error) error {
 // written that is not.
 func (s *resealer) finish(ctx context.Context) error {
 	n := needs{records: []recordRef{reseal}, recordKinds: []string{kindLinger}}
-	err := s.m.commit(ctx, operation{organization: s.organization, needs: n, decide: func(u *unit) error {
+	err := s.m.commit(ctx, &operation{organization: s.organization, needs: n, decide: func(u *unit) error {
 		if err := s.sameKeys(u); err != nil {
 			return err
 		}
@@ -219,7 +219,7 @@ func (m *Manager) retireRowKeys(ctx context.Context) error {
 		due := false
 		err := m.view(ctx, id, n, func(u *unit) { due = len(m.dueRowKeys(u)) > 0 })
 		if err == nil && due {
-			err = m.commit(ctx, operation{organization: id, needs: n, decide: func(u *unit) error {
+			err = m.commit(ctx, &operation{organization: id, needs: n, decide: func(u *unit) error {
 				for _, d := range m.dueRowKeys(u) {
 					if err := u.destroyKey(system, d); err != nil {
 						return err

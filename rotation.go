@@ -81,7 +81,7 @@ func (m *Manager) keysStatus(ctx context.Context, organization string, count boo
 	var rows []storage.DataKey
 	var failed error
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, n); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		rows = u.dataKeys

@@ -157,7 +157,7 @@ func (m *Manager) turn(ctx context.Context, work string, length time.Duration) (
 }
 
 func (m *Manager) recordServer(ctx context.Context, action audit.Action) error {
-	err := m.commit(ctx, operation{organization: storage.System, decide: func(u *unit) error {
+	err := m.commit(ctx, &operation{organization: storage.System, decide: func(u *unit) error {
 		u.event(system, action).Target = audit.Ref{Kind: audit.KindServer, ID: m.config.Node}
 		return nil
 	}})
@@ -238,7 +238,7 @@ func (m *Manager) end(ctx context.Context, d storage.Due) error {
 		}
 		decide = func(u *unit) error { return u.endCredential(d) }
 	}
-	return m.commit(ctx, operation{organization: d.Organization, needs: n, decide: decide})
+	return m.commit(ctx, &operation{organization: d.Organization, needs: n, decide: decide})
 }
 
 func (u *unit) endKey(id string) error {
@@ -369,7 +369,7 @@ func delay(attempts int64) time.Duration {
 }
 
 func (m *Manager) settleDelivery(ctx context.Context, d storage.Delivery, n Notification, s storage.Settlement, action audit.Action) error {
-	return m.commit(ctx, operation{organization: d.Organization, needs: needs{ended: true}, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: d.Organization, needs: needs{ended: true}, decide: func(u *unit) error {
 		u.writes = append(u.writes, func(ctx context.Context, tx storage.Tx) (bool, error) {
 			_, err := tx.Settle(ctx, s) // a lease that was lost is somebody else's to settle
 			return true, err

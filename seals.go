@@ -143,7 +143,7 @@ func (m *Manager) roll(ctx context.Context, organization, old string) error {
 		return err
 	}
 	defer key.Destroy()
-	return m.commit(ctx, operation{organization: organization, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: organization, decide: func(u *unit) error {
 		for _, d := range u.dataKeys {
 			if d.ID != old || d.State != vault.KeyActive {
 				continue

@@ -224,7 +224,7 @@ func (s *shipper) batch(ctx context.Context, organization string) (more bool, er
 func (s *shipper) next(ctx context.Context, organization string) (at storage.Record, lines []audit.Line, head storage.Head, err error) {
 	damaged := false
 	err = s.m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{logOnly: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{logOnly: true}); err != nil {
 			return err
 		}
 		if head, err = tx.Head(ctx); err != nil {
@@ -336,7 +336,7 @@ func (m *Manager) cursors(ctx context.Context, organization string, fn func(s *s
 	found := make([]cursorPayload, len(m.shippers))
 	var size int64
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{logOnly: true}); err != nil {
+		if err := u.load(ctx, tx, &needs{logOnly: true}); err != nil {
 			return err
 		}
 		head, err := tx.Head(ctx)
@@ -410,7 +410,7 @@ func (m *Manager) Tail(ctx context.Context, a Actor, in TailInput) (TailPage, er
 	}
 	var page TailPage
 	err := m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		head, err := tx.Head(ctx)

@@ -84,7 +84,7 @@ func (m *Manager) SuggestTool(ctx context.Context, c Caller, in SuggestToolInput
 	n.suggested = &suggested{identity: wanted, agent: c.id}
 	var out ToolSuggested
 	var refused error
-	err = m.commit(ctx, operation{organization: c.org, needs: n, decide: func(u *unit) (err error) {
+	err = m.commit(ctx, &operation{organization: c.org, needs: n, decide: func(u *unit) (err error) {
 		agent, no := c.authenticate(u)
 		switch {
 		case no != nil:
@@ -266,7 +266,7 @@ func (m *Manager) ToolSuggestions(ctx context.Context, a Actor, in ToolSuggestio
 	}
 	out := []ToolSuggestion{}
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		found, err := tx.ScanRecords(ctx, scan)
@@ -292,7 +292,7 @@ func (m *Manager) toolSuggestion(ctx context.Context, organization, id string) (
 		return out, err
 	}
 	err = m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		r, ok, err := tx.Record(ctx, kindToolSuggestion, id)

@@ -63,7 +63,7 @@ func (m *Manager) supporters(ctx context.Context, a Actor, op Operation, kind, o
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = SupportersPage{}
 		suggestion := recordRef{kind, in.Suggestion}
-		if err := u.load(ctx, tx, needs{records: []recordRef{suggestion}}); err != nil {
+		if err := u.load(ctx, tx, &needs{records: []recordRef{suggestion}}); err != nil {
 			return err
 		}
 		if _, ok := u.records[suggestion]; !ok {

@@ -46,7 +46,7 @@ type needs struct {
 type recordRef struct{ kind, id string }
 
 // check refuses ids that callers made up and that no record can have.
-func (n needs) check() error {
+func (n *needs) check() error {
 	ids := slices.Concat(n.keys, n.agents, n.keysOfAgents, n.tools, n.grants)
 	for _, q := range n.grantsOf {
 		ids = append(ids, q.Agent, q.Tool)
@@ -64,7 +64,7 @@ func (n needs) check() error {
 }
 
 // query is the bulk read of needs that say bulk.
-func (n needs) query() storage.BulkQuery {
+func (n *needs) query() storage.BulkQuery {
 	return storage.BulkQuery{Keys: n.keys, Agents: n.agents, Tools: n.tools, Pairs: n.pairs, Credentials: n.credentials, Windows: n.windows}
 }
 
@@ -102,28 +102,35 @@ func both[T comparable](a, b []T) []T {
 	return a
 }
 
-// andOf is what neighbours need as well, which say bulk.
-func (n needs) andOf(ps []*pending) needs {
-	n.keys = all(n.keys, ps, func(n needs) []string { return n.keys })
-	n.agents = all(n.agents, ps, func(n needs) []string { return n.agents })
-	n.tools = all(n.tools, ps, func(n needs) []string { return n.tools })
-	n.pairs = all(n.pairs, ps, func(n needs) []storage.Pair { return n.pairs })
-	n.windows = all(n.windows, ps, func(n needs) []storage.WindowRef { return n.windows })
+// andOf is n and what neighbours need as well, which say bulk.
+func (n *needs) andOf(ps []*pending) *needs {
+	sum := &needs{bulk: true, credentials: n.credentials}
+	sum.keys = all(n.keys, ps, func(n *needs) []string { return n.keys })
+	sum.agents = all(n.agents, ps, func(n *needs) []string { return n.agents })
+	sum.tools = all(n.tools, ps, func(n *needs) []string { return n.tools })
+	sum.pairs = all(n.pairs, ps, func(n *needs) []storage.Pair { return n.pairs })
+	sum.windows = all(n.windows, ps, func(n *needs) []storage.WindowRef { return n.windows })
 	for _, p := range ps {
-		n.credentials = n.credentials || p.op.needs.credentials
+		sum.credentials = sum.credentials || p.op.needs.credentials
 	}
-	return n
+	return sum
 }
 
 // all adds what some operations need to what one needs, each once.
-func all[T comparable](first []T, ps []*pending, of func(needs) []T) []T {
-	seen := make(map[T]bool, len(ps))
-	for _, v := range first {
-		seen[v] = true
-	}
+func all[T comparable](first []T, ps []*pending, of func(*needs) []T) []T {
 	first = slices.Clip(first)
+	var seen map[T]bool
 	for _, p := range ps {
-		for _, v := range of(p.op.needs) {
+		for _, v := range of(&p.op.needs) {
+			if seen == nil {
+				if slices.Contains(first, v) {
+					continue
+				}
+				seen = make(map[T]bool, len(ps)) // not all need the same
+				for _, v := range first {
+					seen[v] = true
+				}
+			}
 			if !seen[v] {
 				seen[v] = true
 				first = append(first, v)
@@ -217,14 +224,14 @@ func (u *unit) verify(r vault.Row, seal []byte) error {
 const loadChunk = 1000
 
 // load reads what n asks for.
-func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) load(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	if err := n.check(); err != nil {
 		return err
 	}
 	if n.bulk {
 		return u.loadBulk(ctx, tx, n)
 	}
-	steps := []func(context.Context, storage.ReadTx, needs) error{
+	steps := []func(context.Context, storage.ReadTx, *needs) error{
 		u.loadDataKeys, u.loadOrganization, u.loadKeys, u.loadGrants, u.loadAgents, u.loadTools,
 		u.loadCredentials, u.loadApprovals, u.loadRecords, u.loadSuggestions, u.loadWindows, u.loadCatalog,
 	}
@@ -240,7 +247,7 @@ func (u *unit) load(ctx context.Context, tx storage.ReadTx, n needs) error {
 }
 
 // loadBulk reads what an operation that says bulk needs: all of it together.
-func (u *unit) loadBulk(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadBulk(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	b, err := storage.ReadBulk(ctx, tx, n.query())
 	if err != nil {
 		return err
@@ -271,7 +278,7 @@ func (u *unit) loadBulk(ctx context.Context, tx storage.ReadTx, n needs) error {
 	return nil
 }
 
-func (u *unit) loadDataKeys(ctx context.Context, tx storage.ReadTx, _ needs) error {
+func (u *unit) loadDataKeys(ctx context.Context, tx storage.ReadTx, _ *needs) error {
 	keys, err := tx.DataKeys(ctx)
 	if err != nil {
 		return err
@@ -300,7 +307,7 @@ func (u *unit) addDataKeys(keys []storage.DataKey) error {
 	return nil
 }
 
-func (u *unit) loadOrganization(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadOrganization(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	if u.organization == storage.System || n.logOnly {
 		return nil
 	}
@@ -320,7 +327,7 @@ func (u *unit) addOrganization(o *storage.Organization) error {
 	return u.verify(o.Row(u.installation), o.Seal)
 }
 
-func (u *unit) loadKeys(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadKeys(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	if len(n.keys)+len(n.keysOfAgents) == 0 {
 		return u.addKeys(nil)
 	}
@@ -343,7 +350,7 @@ func (u *unit) addKeys(keys []storage.Key) error {
 	return nil
 }
 
-func (u *unit) loadGrants(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadGrants(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.grants = make(map[storage.Pair]grants.Grant)
 	if len(n.grants)+len(n.pairs) > 0 {
 		page, err := tx.Grants(ctx, storage.GrantQuery{IDs: n.grants, Pairs: n.pairs})
@@ -392,7 +399,7 @@ func (u *unit) addGrants(found []grants.Grant) error {
 	return nil
 }
 
-func (u *unit) loadAgents(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadAgents(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.agents = make(map[string]storage.Agent)
 	ids := slices.Clone(n.agents)
 	if n.named {
@@ -427,7 +434,7 @@ func (u *unit) keepAgents(found []storage.Agent) error {
 	return nil
 }
 
-func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadTools(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.tools = make(map[string]storage.Tool)
 	if n.toolCount {
 		page, err := tx.Tools(ctx, storage.ToolQuery{Total: true})
@@ -478,7 +485,7 @@ func (u *unit) keepTools(found []storage.Tool) error {
 
 // loadCatalog adds every tool to those that were asked for. It comes after the
 // credentials, which only those bring along.
-func (u *unit) loadCatalog(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadCatalog(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	if !n.catalog {
 		return nil
 	}
@@ -497,7 +504,7 @@ func (u *unit) loadCatalog(ctx context.Context, tx storage.ReadTx, n needs) erro
 	}
 }
 
-func (u *unit) loadCredentials(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadCredentials(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.credentials = make(map[storage.CredentialRef]storage.Credential)
 	if !n.credentials {
 		return nil
@@ -535,7 +542,7 @@ func (u *unit) addCredentials(found []storage.Credential) error {
 	return nil
 }
 
-func (u *unit) loadApprovals(ctx context.Context, tx storage.ReadTx, n needs) error {
+func (u *unit) loadApprovals(ctx context.Context, tx storage.ReadTx, n *needs) error {
 	u.approvals = make(map[string][]grants.Approval)
 	if !n.approvals || len(u.grants) == 0 {
 		return nil

@@ -55,12 +55,13 @@ func (m *Manager) Vend(ctx context.Context, c Caller, tool string) (*Vended, err
 		return nil, ErrNoTool
 	}
 	v := &vend{m: m, caller: c, tool: tool}
-	n := c.needs()
+	op := &operation{organization: c.org, needs: c.needs(), decide: v.decide, bulk: true}
+	n := &op.needs
 	n.tools, n.pairs, n.credentials, n.bulk = []string{tool}, []storage.Pair{{Agent: c.id, Tool: tool}}, true, true
 	if m.config.SharedLimits {
 		n.windows = []storage.WindowRef{v.window()}
 	}
-	if err := m.commit(ctx, operation{organization: c.org, needs: n, decide: v.decide, bulk: true}); err != nil {
+	if err := m.commit(ctx, op); err != nil {
 		v.secret.Destroy()
 		return nil, err
 	}

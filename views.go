@@ -66,7 +66,7 @@ func (m *Manager) agentViews(ctx context.Context, organization string, q storage
 	var out []AgentView
 	var ids []string
 	err := m.read(ctx, organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		page, err := tx.Agents(ctx, q)
@@ -327,7 +327,7 @@ func (m *Manager) AgentKeys(ctx context.Context, a Actor, in AgentKeysInput) ([]
 	out := []AgentKey{}
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
 		out = out[:0]
-		if err := u.load(ctx, tx, needs{agents: []string{in.Agent}}); err != nil {
+		if err := u.load(ctx, tx, &needs{agents: []string{in.Agent}}); err != nil {
 			return err
 		}
 		if _, ok := u.agents[in.Agent]; !ok {
@@ -411,7 +411,7 @@ func (m *Manager) toolViews(ctx context.Context, organization string, q storage.
 			n.tools = append(n.tools, t.ID)
 			n.records = append(n.records, guideRef(t.ID))
 		}
-		if err := u.load(ctx, tx, n); err != nil {
+		if err := u.load(ctx, tx, &n); err != nil {
 			return err
 		}
 		linked, err := u.linked(ctx, tx, storage.SummaryQuery{Tools: n.tools})
@@ -477,7 +477,7 @@ func (m *Manager) Grants(ctx context.Context, a Actor, in GrantsInput) ([]Reques
 	}
 	out := []Request{}
 	err = m.read(ctx, a.Organization, func(ctx context.Context, tx storage.ReadTx, u *unit) error {
-		if err := u.load(ctx, tx, needs{}); err != nil {
+		if err := u.load(ctx, tx, &needs{}); err != nil {
 			return err
 		}
 		page, err := tx.Grants(ctx, q)
