@@ -231,13 +231,13 @@ var windowRelation = newRelation("windows", `organization tier subject times upd
 	return []any{new(string), &w.Tier, &w.Subject, &w.Times, &w.UpdatedAt}
 })
 
-// selectArms read what a BulkQuery asks for, by whether it is Postgres, selectOne
-// where it asks for one of each at most, and selectBulk on Postgres where each
-// statement would be a round trip.
+// selectOne reads what a BulkQuery asks for, by whether it is Postgres, where that
+// is one of each at most. Where it is more, on Postgres, selectArms do, or selectBulk
+// where each of those would be a round trip.
 var (
-	selectArms = map[bool][]statement{false: apart(bulkArms(false)), true: apart(bulkArms(true))}
 	selectOne  = map[bool]wide{false: readsOne(false), true: readsOne(true)}
-	selectBulk = union(true, bulkArms(true)...)
+	selectArms = apart(bulkArms)
+	selectBulk = union(true, bulkArms...)
 )
 
 // nobody is a list in which nothing is.
@@ -249,37 +249,22 @@ const (
 	sharing = "c.organization = ? AND c.tool_id = p.v AND coalesce(c.grant_id, '') = ''"
 )
 
-func bulkArms(postgres bool) []arm {
-	// Each row is found by its own key, whatever the planner thinks of how many are
-	// wanted, or knows of a table that was empty when it looked.
-	by := func(alias, table, condition string) string {
-		if postgres {
-			return " CROSS JOIN LATERAL (SELECT * FROM @" + table + " AS " + alias + " WHERE " + condition + " LIMIT 1) AS " + alias
-		}
-		return " CROSS JOIN @" + table + " AS " + alias
-	}
-	from := func(list, alias, table, condition string) string {
-		text := "FROM " + list + by(alias, table, condition)
-		if !postgres {
-			text += " WHERE " + condition
-		}
-		return text
-	}
-	owned := "FROM @list" + by("g", "grants", pairOf) + by("c", "credentials", ownOf)
-	if !postgres {
-		owned += " WHERE " + pairOf + " AND " + ownOf
-	}
-	return []arm{
-		armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
-		armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
-		armOf(keyRelation, "k", from("@each", "k", "keys", "k.organization = ? AND k.id = p.v")),
-		armOf(grantRelation, "g", from("@list", "g", "grants", pairOf)),
-		armOf(agentRelation, "a", from("@each", "a", "agents", "a.organization = ? AND a.id = p.v")),
-		armOf(toolRelation, "t", from("@each", "t", "tools", "t.organization = ? AND t.id = p.v")),
-		armOf(credentialRelation, "c", from("@each", "c", "credentials", sharing)),
-		armOf(credentialRelation, "c", owned),
-		armOf(windowRelation, "w", from("@list", "w", "windows", "w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1")),
-	}
+// by finds each row by its own key, whatever the planner thinks of how many are
+// wanted, or knows of a table that was empty when it looked.
+func by(alias, table, condition string) string {
+	return " CROSS JOIN LATERAL (SELECT * FROM @" + table + " AS " + alias + " WHERE " + condition + " LIMIT 1) AS " + alias
+}
+
+var bulkArms = []arm{
+	armOf(organizationRelation, "o", "FROM @organizations AS o WHERE o.id = ?"),
+	armOf(dataKeyRelation, "k", "FROM @data_keys AS k WHERE k.organization = ?"),
+	armOf(keyRelation, "k", "FROM @each"+by("k", "keys", "k.organization = ? AND k.id = p.v")),
+	armOf(grantRelation, "g", "FROM @list"+by("g", "grants", pairOf)),
+	armOf(agentRelation, "a", "FROM @each"+by("a", "agents", "a.organization = ? AND a.id = p.v")),
+	armOf(toolRelation, "t", "FROM @each"+by("t", "tools", "t.organization = ? AND t.id = p.v")),
+	armOf(credentialRelation, "c", "FROM @each"+by("c", "credentials", sharing)),
+	armOf(credentialRelation, "c", "FROM @list"+by("g", "grants", pairOf)+by("c", "credentials", ownOf)),
+	armOf(windowRelation, "w", "FROM @list"+by("w", "windows", "w.organization = ? AND w.tier = p.v ->> 0 AND w.subject = p.v ->> 1")),
 }
 
 // readsOne has the same arms: much of what few rows cost is taking lists apart.
@@ -376,34 +361,36 @@ func (r *reader) ReadBulk(ctx context.Context, q storage.BulkQuery) (b storage.B
 }
 
 // readInto reads what q asks for: by one statement if it is little, or if each would
-// be a round trip, and else arm by arm, because rows of many relations that are made
-// alike are mostly columns of NULL.
+// be a round trip, and else relation by relation, because rows of many relations that
+// are made alike are mostly columns of NULL.
 func (r *reader) readInto(ctx context.Context, q storage.BulkQuery, b *storage.Bulk) error {
 	if single(q) {
 		w := selectOne[r.store.postgres]
 		return r.each(ctx, w.text, oneArgs(r.organization, q), w.rows(b))
 	}
+	if !r.store.postgres {
+		var err error
+		*b, err = storage.ReadBulk(ctx, nearby{r, r}, q)
+		return err
+	}
 	args, err := bulkArgs(r.organization, q)
 	if err != nil {
 		return err
 	}
-	if r.store.postgres && r.pipe == nil {
+	if r.pipe == nil {
 		return r.each(ctx, selectBulk.text, slices.Concat(args...), selectBulk.rows(b))
 	}
-	for arm, text := range selectArms[r.store.postgres] {
+	for arm, text := range selectArms {
 		if args[arm][0] == nobody {
 			continue
 		}
 		each := func(row Row) error { return scan(row, another(b, int64(arm))...) }
-		if r.pipe != nil && r.pipe.keep(r.store.sql(text), args[arm], each) {
+		if r.pipe.keep(r.store.sql(text), args[arm], each) {
 			continue
 		}
 		if err := r.each(ctx, text, args[arm], each); err != nil {
 			return err
 		}
-	}
-	if r.pipe == nil {
-		return nil
 	}
 	ctx, _, cancel := bounded(ctx)
 	defer cancel()

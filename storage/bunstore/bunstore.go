@@ -58,6 +58,7 @@ type Store struct {
 	sharing  time.Duration // of the tests, instead of shareTime
 	texts    sync.Map      // of statements, as the database gets them
 	finder   finder
+	rowids   *rowids   // on SQLite
 	owned    []*sql.DB // the handles that Close closes
 	closed   atomic.Bool
 	close    sync.Once
@@ -102,6 +103,7 @@ func New(cfg Config) (*Store, error) {
 		if cfg.Reader != nil && cfg.Reader.Dialect().Name() != dialect.SQLite {
 			return nil, errors.New("bunstore: Config.Reader has another dialect than Config.DB")
 		}
+		s.rowids = newRowids()
 	default:
 		return nil, fmt.Errorf("bunstore: no support for %v", name)
 	}

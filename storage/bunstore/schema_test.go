@@ -227,6 +227,10 @@ func checkSQLitePlan(t *testing.T, conn *sql.Conn, q string) {
 		if strings.Contains(step, "TEMP B-TREE") && isList(q) {
 			t.Errorf("%s\nin: %s", step, q)
 		}
+		// What a row's number is for.
+		if strings.Contains(q, "r.rowid = p.v") && strings.HasPrefix(step, "SEARCH r ") && step != "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)" {
+			t.Errorf("%s\nin: %s", step, q)
+		}
 	}
 	is.NoErr(rows.Err())
 }

@@ -43,7 +43,7 @@ func OpenSQLite(path string) (*Store, error) {
 	writer.SetMaxIdleConns(-1)
 	reader.SetMaxOpenConns(SQLiteReaders)
 	reader.SetMaxIdleConns(SQLiteReaders)
-	s := &Store{owned: []*sql.DB{writer, reader}}
+	s := &Store{owned: []*sql.DB{writer, reader}, rowids: newRowids()}
 	s.writer = newPool(s, writer, s.readStatements(), s.writeStatements())
 	s.writer.keepSession()
 	s.reader = newPool(s, reader, s.readStatements())

@@ -1,7 +1,5 @@
 package bunstore
 
-import "slices"
-
 // readStatements are those that a pool of readers prepares. The statements
 // that Store.ask runs must all be among them; one that a transaction runs and
 // that is missing is only prepared anew at each use.
@@ -14,9 +12,9 @@ func (s *Store) readStatements() []statement {
 		selectRecord, selectWindows, selectOne[s.postgres].text, selectHolders, selectOrganizations, selectDue,
 	}
 	if s.postgres {
-		all = append(all, setLocal, selectBulk.text)
+		return append(append(all, setLocal, selectBulk.text), selectArms...)
 	}
-	return append(all, selectArms[s.postgres]...)
+	return append(all, nearKeys.byRow, nearKeys.byKey, nearAgents.byRow, nearAgents.byKey, nearGrants.byRow, nearGrants.byKey)
 }
 
 // writeStatements are those that the writer prepares in addition.
@@ -43,11 +41,10 @@ func (s *Store) writeStatements() []statement {
 // are not watched for the end of a context, for which the driver starts a goroutine
 // at each: they end before it could be told. Elsewhere every statement is.
 func brief(q statement) bool {
-	if slices.Contains(selectArms[false], q) {
-		return true
-	}
 	switch q {
-	case readHead, selectOne[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
+	case nearKeys.byRow, nearKeys.byKey, nearAgents.byRow, nearAgents.byKey, nearGrants.byRow, nearGrants.byKey,
+		selectOrganization, selectDataKeys, selectTools, selectCredentials, selectWindows,
+		readHead, selectOne[false].text, insertEvent, insertEvents, insertLeaf, insertLeaves, updateHead, insertCheckpoint, putWindow,
 		lockDatabase, setSavepoint, keepSavepoint, undoSavepoint:
 		return true
 	}

@@ -1,0 +1,58 @@
+package bunstore_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"github.com/agentkey-dev/agentkey-go/storage"
+)
+
+// TestRowsThatMoved: what a vend needs of many is found wherever it stands by now,
+// and a row that is another record's, or another organization's, is never taken for it.
+func TestRowsThatMoved(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newSQLite(t)
+	s := p.open(t)
+	is.NoErr(s.Migrate(t.Context()))
+	furnish(t, s, "acme", 6)
+	furnish(t, s, "globex", 6) // has the same ids
+	q := storage.BulkQuery{Tools: []string{"tool"}, Credentials: true}
+	for _, agent := range []string{"agent-001", "agent-003", "agent-004", "agent-003", "none"} {
+		q.Keys, q.Agents, q.Pairs = append(q.Keys, "key-"+agent), append(q.Agents, agent), append(q.Pairs, storage.Pair{Agent: agent, Tool: "tool"})
+	}
+	holds := func(found int) {
+		t.Helper()
+		for range 2 { // what the first remembers serves the second
+			update(t, s, "acme", func(ctx context.Context, tx storage.Tx) error {
+				got, err := storage.ReadBulk(ctx, tx, q)
+				is.NoErr(err)
+				want, err := storage.ReadBulk(ctx, roles{tx}, q)
+				is.NoErr(err)
+				is.Equal(printed(got), printed(want))
+				is.Equal(len(got.Agents), found)
+				return nil
+			})
+		}
+	}
+	move := func(statement string) {
+		t.Helper()
+		for _, table := range []string{"keys", "agents", "grants"} {
+			_, err := p.raw.Exec("UPDATE OR ROLLBACK agentkey_" + table + " SET " + statement)
+			is.NoErr(err)
+		}
+	}
+	holds(3)
+	move("rowid = -rowid")
+	move("rowid = rowid + 13") // each where one of the other organization was
+	holds(3)
+	move("rowid = rowid + 4294967296") // more than is remembered
+	holds(3)
+	move("rowid = rowid - 4294967296")
+	_, err := p.raw.Exec(`DELETE FROM agentkey_credentials; DELETE FROM agentkey_grants WHERE agent_id = 'agent-004';
+		DELETE FROM agentkey_keys WHERE agent_id = 'agent-004'; DELETE FROM agentkey_agents WHERE id = 'agent-004'`)
+	is.NoErr(err)
+	holds(2)
+}
