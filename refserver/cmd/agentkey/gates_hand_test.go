@@ -120,7 +120,9 @@ func (h *byHand) vend() error {
 	var secret *vault.Secret
 	var x audit.Extension
 	q := storage.BulkQuery{Agents: []string{h.agent}, Tools: []string{h.tool}, Pairs: []storage.Pair{{Agent: h.agent, Tool: h.tool}}, Credentials: true}
-	err := storage.UpdateBulk(context.Background(), h.store, h.organization, q, func(ctx context.Context, tx storage.Tx) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storage.UpdateTime) // as any vend has one
+	defer cancel()
+	err := storage.UpdateBulk(ctx, h.store, h.organization, q, func(ctx context.Context, tx storage.Tx) (err error) {
 		b, err := storage.ReadBulk(ctx, tx, q)
 		if err != nil {
 			return err
