@@ -116,12 +116,10 @@ func (h *byHand) furnish(ctx context.Context, tx storage.Tx, keys map[vault.Purp
 }
 
 // vend is one vend in one transaction.
-func (h *byHand) vend() error {
+func (h *byHand) vend(ctx context.Context) error {
 	var secret *vault.Secret
 	var x audit.Extension
 	q := storage.BulkQuery{Agents: []string{h.agent}, Tools: []string{h.tool}, Pairs: []storage.Pair{{Agent: h.agent, Tool: h.tool}}, Credentials: true}
-	ctx, cancel := context.WithTimeout(context.Background(), storage.UpdateTime) // as any vend has one
-	defer cancel()
 	err := storage.UpdateBulk(ctx, h.store, h.organization, q, func(ctx context.Context, tx storage.Tx) (err error) {
 		b, err := storage.ReadBulk(ctx, tx, q)
 		if err != nil {
