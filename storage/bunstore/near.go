@@ -2,6 +2,7 @@ package bunstore
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -123,7 +124,14 @@ func (n *near[T]) read(ctx context.Context, r *reader, wanted []sought) ([]T, er
 		}
 		return nil
 	}
-	if err := readList(ctx, r, n.byRow, rows, take); err != nil || len(missing) == 0 {
+	err := readList(ctx, r, n.byRow, rows, take)
+	if errors.Is(err, storage.ErrCorrupt) { // maybe of whatever stands there now
+		found, err = found[:0], nil
+		for _, s := range wanted {
+			missing[s] = true
+		}
+	}
+	if err != nil || len(missing) == 0 {
 		return found, err
 	}
 	return found, readList(ctx, r, n.byKey, slices.DeleteFunc(unique(wanted), func(s sought) bool { return !missing[s] }), take)

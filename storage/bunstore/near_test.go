@@ -2,6 +2,7 @@ package bunstore_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/matryer/is"
@@ -47,6 +48,17 @@ func TestRowsThatMoved(t *testing.T) {
 	holds(3)
 	move("rowid = -rowid")
 	move("rowid = rowid + 13") // each where one of the other organization was
+	holds(3)
+	var one, two int64
+	is.NoErr(p.raw.QueryRow(`SELECT a.rowid, b.rowid FROM agentkey_grants a, agentkey_grants b
+		WHERE a.organization = 'acme' AND a.id = 'grant-agent-001' AND b.organization = 'acme' AND b.id = 'grant-agent-002'`).Scan(&one, &two))
+	for _, damage := range []string{
+		fmt.Sprintf("UPDATE agentkey_grants SET rowid = 1000 WHERE rowid = %d", one),
+		fmt.Sprintf("UPDATE agentkey_grants SET rowid = %d, asked_scopes = 'no list' WHERE rowid = %d", one, two),
+	} { // a neighbour that can't be read stands where one of them was
+		_, err := p.raw.Exec(damage)
+		is.NoErr(err)
+	}
 	holds(3)
 	move("rowid = rowid + 4294967296") // more than is remembered
 	holds(3)
