@@ -15,6 +15,18 @@ import (
 // roles hides every optional power of what reads.
 type roles struct{ storage.ReadTx }
 
+// readsAlike fails unless a bulk read finds what the roles do, one by one.
+func readsAlike(t *testing.T, ctx context.Context, tx storage.Tx, q storage.BulkQuery) storage.Bulk {
+	t.Helper()
+	is := is.New(t)
+	got, err := storage.ReadBulk(ctx, tx, q)
+	is.NoErr(err)
+	want, err := storage.ReadBulk(ctx, roles{tx}, q)
+	is.NoErr(err)
+	is.Equal(printed(got), printed(want))
+	return got
+}
+
 // TestReadBulk: what is read in one statement is what the roles answer one by one.
 func TestReadBulk(t *testing.T) {
 	eachDialect(t, func(t *testing.T, p *place) {
@@ -51,11 +63,7 @@ func TestReadBulk(t *testing.T) {
 		}
 		for _, q := range queries {
 			update(t, s, "acme", func(ctx context.Context, tx storage.Tx) error {
-				got, err := storage.ReadBulk(ctx, tx, q)
-				is.NoErr(err)
-				want, err := storage.ReadBulk(ctx, roles{tx}, q)
-				is.NoErr(err)
-				is.Equal(printed(got), printed(want))
+				readsAlike(t, ctx, tx, q)
 				return nil
 			})
 		}
@@ -78,11 +86,7 @@ func TestReadBulk(t *testing.T) {
 			}
 			is.NoErr(storage.UpdateBulk(t.Context(), s, "acme", q, func(ctx context.Context, tx storage.Tx) error {
 				is.NoErr(tx.PutWindows(ctx, []storage.Window{{WindowRef: window, Times: []byte{byte(i)}, UpdatedAt: noon}}))
-				got, err := storage.ReadBulk(ctx, tx, q) // of what has been written since
-				is.NoErr(err)
-				want, err := storage.ReadBulk(ctx, roles{tx}, q)
-				is.NoErr(err)
-				is.Equal(printed(got), printed(want))
+				readsAlike(t, ctx, tx, q) // of what has been written since
 				return nil
 			}))
 		}

@@ -28,12 +28,7 @@ func TestRowsThatMoved(t *testing.T) {
 		t.Helper()
 		for range 2 { // what the first remembers serves the second
 			update(t, s, "acme", func(ctx context.Context, tx storage.Tx) error {
-				got, err := storage.ReadBulk(ctx, tx, q)
-				is.NoErr(err)
-				want, err := storage.ReadBulk(ctx, roles{tx}, q)
-				is.NoErr(err)
-				is.Equal(printed(got), printed(want))
-				is.Equal(len(got.Agents), found)
+				is.Equal(len(readsAlike(t, ctx, tx, q).Agents), found)
 				return nil
 			})
 		}
