@@ -8,6 +8,7 @@ package agentkeytest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -98,10 +99,7 @@ func New(t testing.TB, options ...func(*agentkey.Config)) *Kit {
 	if config.Policies == nil && config.Limiter == nil {
 		config.Policies = Unlimited()
 	}
-	m, err := agentkey.New(t.Context(), config)
-	if err != nil {
-		t.Fatalf("agentkeytest: %v", err)
-	}
+	m := insist(t, "make a manager", func() (*agentkey.Manager, error) { return agentkey.New(t.Context(), config) })
 	t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {
 			t.Logf("agentkeytest: close: %v", err)
@@ -112,66 +110,71 @@ func New(t testing.TB, options ...func(*agentkey.Config)) *Kit {
 	return k
 }
 
+// insist fails the test unless call succeeds. A storage that answers too late, as
+// a database on a busy machine may, is asked again: nothing was done.
+func insist[T any](t testing.TB, what string, call func() (T, error)) T {
+	t.Helper()
+	for tries := 1; ; tries++ {
+		v, err := call()
+		if err == nil {
+			return v
+		}
+		if !errors.Is(err, agentkey.ErrStorage) || errors.Is(err, agentkey.ErrUnknown) || tries == 10 {
+			t.Fatalf("agentkeytest: %s: %v", what, err)
+		}
+	}
+}
+
 // NewOrganization makes one more organization and gives its owner.
 func (k *Kit) NewOrganization(name string) (agentkey.Organization, agentkey.Actor) {
 	k.t.Helper()
-	created, err := k.CreateOrganization(k.t.Context(), agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: name, Owner: "owner@example.com"})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: create organization: %v", err)
-	}
-	owner, err := k.Authenticate(k.t.Context(), created.Token.Secret, agentkey.RequestContext{})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: authenticate: %v", err)
-	}
-	return created.Organization, owner
+	created := insist(k.t, "create organization", func() (agentkey.CreatedOrganization, error) {
+		return k.CreateOrganization(k.t.Context(), agentkey.Operator("test"), agentkey.CreateOrganizationInput{Name: name, Owner: "owner@example.com"})
+	})
+	return created.Organization, k.authenticate(created.Token)
+}
+
+func (k *Kit) authenticate(token agentkey.IssuedToken) agentkey.Actor {
+	k.t.Helper()
+	return insist(k.t, "authenticate", func() (agentkey.Actor, error) {
+		return k.Authenticate(k.t.Context(), token.Secret, agentkey.RequestContext{})
+	})
 }
 
 // Actor makes an administrator of the kit's organization with a role.
 func (k *Kit) Actor(role agentkey.Role) agentkey.Actor {
 	k.t.Helper()
-	admin, err := k.AddAdministrator(k.t.Context(), k.Owner, agentkey.AddAdministratorInput{Label: string(role) + "@example.com", Role: role})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: add administrator: %v", err)
-	}
-	token, err := k.CreateToken(k.t.Context(), k.Owner, agentkey.CreateTokenInput{Administrator: admin.ID})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: create token: %v", err)
-	}
-	actor, err := k.Authenticate(k.t.Context(), token.Secret, agentkey.RequestContext{})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: authenticate: %v", err)
-	}
-	return actor
+	admin := insist(k.t, "add administrator", func() (agentkey.Administrator, error) {
+		return k.AddAdministrator(k.t.Context(), k.Owner, agentkey.AddAdministratorInput{Label: string(role) + "@example.com", Role: role})
+	})
+	return k.authenticate(insist(k.t, "create token", func() (agentkey.IssuedToken, error) {
+		return k.CreateToken(k.t.Context(), k.Owner, agentkey.CreateTokenInput{Administrator: admin.ID})
+	}))
 }
 
 // Agent registers an agent and gives the caller it is by its key.
 func (k *Kit) Agent(name string) (agentkey.Agent, agentkey.Caller) {
 	k.t.Helper()
-	issued, err := k.RegisterAgent(k.t.Context(), k.Owner, agentkey.RegisterAgentInput{Name: name})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: register agent: %v", err)
-	}
+	issued := insist(k.t, "register agent", func() (agentkey.IssuedKey, error) {
+		return k.RegisterAgent(k.t.Context(), k.Owner, agentkey.RegisterAgentInput{Name: name})
+	})
 	return issued.Agent, agentkey.Key(string(issued.Secret.Bytes()))
 }
 
 // Tool adds a shared tool with a credential, which should be an obvious fake.
 func (k *Kit) Tool(name, credential string) agentkey.Tool {
 	k.t.Helper()
-	v, err := k.AddTool(k.t.Context(), k.Owner, agentkey.AddToolInput{
-		Name: name, AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte(credential)),
-	})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: add tool: %v", err)
-	}
-	return v.Tool
+	return insist(k.t, "add tool", func() (agentkey.ToolView, error) {
+		return k.AddTool(k.t.Context(), k.Owner, agentkey.AddToolInput{
+			Name: name, AuthType: "api_key", Mode: "shared", Credential: agentkey.NewSecret([]byte(credential)),
+		})
+	}).Tool
 }
 
 // Allow assigns a tool to an agent.
 func (k *Kit) Allow(agent agentkey.Agent, tool agentkey.Tool) agentkey.Grant {
 	k.t.Helper()
-	g, err := k.Assign(k.t.Context(), k.Owner, agentkey.AssignInput{Agent: agent.ID, Tool: tool.ID})
-	if err != nil {
-		k.t.Fatalf("agentkeytest: assign: %v", err)
-	}
-	return g
+	return insist(k.t, "assign", func() (agentkey.Grant, error) {
+		return k.Assign(k.t.Context(), k.Owner, agentkey.AssignInput{Agent: agent.ID, Tool: tool.ID})
+	})
 }

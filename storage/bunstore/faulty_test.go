@@ -11,9 +11,13 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage/bunstore/pgxpipe"
 )
 
-// faulty is a connector whose connections can lose the answer to a commit.
+// faulty is a connector whose connections can lose the answer to a commit, or
+// find the file locked.
 type faulty struct {
 	driver.Connector
+	calls  atomic.Int64 // but for commits
+	locked atomic.Int64 // the first of those that find it locked; none if 0
+	until  atomic.Int64 // the first after it that does not
 	// lose is what becomes of the next commit.
 	lose    atomic.Int32
 	commits atomic.Int64
@@ -28,6 +32,21 @@ type ioError struct{}
 func (ioError) Error() string    { return "disk I/O error" }
 func (ioError) Code() int        { return 10 | 4<<8 } // SQLITE_IOERR_FSYNC
 func (ioError) SQLState() string { return "58030" }   // io_error
+
+// lockedError is what SQLite answers to who has waited for a lock.
+type lockedError struct{}
+
+func (lockedError) Error() string { return "database is locked" }
+func (lockedError) Code() int     { return 5 }
+
+// call counts a call, and fails those that find the file locked.
+func (f *faulty) call() error {
+	n := f.calls.Add(1)
+	if first := f.locked.Load(); first > 0 && first <= n && n < f.until.Load() {
+		return lockedError{}
+	}
+	return nil
+}
 
 const (
 	keepAnswers int32 = iota
@@ -47,6 +66,9 @@ type faultyTx struct {
 }
 
 func (f *faulty) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := f.call(); err != nil {
+		return nil, err
+	}
 	c, err := f.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -55,6 +77,9 @@ func (f *faulty) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (c *faultyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if err := c.from.call(); err != nil {
+		return nil, err
+	}
 	tx, err := c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
@@ -107,14 +132,23 @@ func (f *faulty) send(ctx context.Context, conn any, parcels []*bunstore.Parcel)
 }
 
 func (c *faultyConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.from.call(); err != nil {
+		return nil, err
+	}
 	return c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
 }
 
 func (c *faultyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.from.call(); err != nil {
+		return nil, err
+	}
 	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 }
 
 func (c *faultyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.from.call(); err != nil {
+		return nil, err
+	}
 	return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 }
 

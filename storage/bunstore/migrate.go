@@ -94,14 +94,14 @@ func (s *Store) Validate(ctx context.Context) error {
 	if needed := all[len(all)-1].version; version != needed {
 		return fmt.Errorf("%w: the database is at %d, this build needs %d", storage.ErrSchema, version, needed)
 	}
-	return s.warm(ctx)
+	return s.translate(ctx, s.warm(ctx))
 }
 
 // warm prepares the statements, so that the first request need not.
 func (s *Store) warm(ctx context.Context) error {
 	for _, p := range []*pool{s.writer, s.reader} {
 		if err := p.prepare(ctx); err != nil {
-			return s.translate(ctx, err)
+			return err
 		}
 	}
 	return nil
@@ -130,28 +130,35 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.translate(ctx, s.unlessBusy(ctx, func() error { return s.migrate(ctx, all) }))
+}
+
+func (s *Store) migrate(ctx context.Context, all []migration) error {
 	if s.postgres {
 		if err := s.prepareSchema(ctx); err != nil {
-			return s.translate(ctx, err)
+			return err
 		}
 	}
 	for {
-		var before int64
-		err := s.unlessBusy(ctx, func() (err error) { before, err = s.version(ctx); return err })
+		before, err := s.version(ctx)
 		if err != nil {
-			return s.translate(ctx, err)
+			return err
 		}
 		if newest := all[len(all)-1].version; before > newest {
 			return fmt.Errorf("%w: the database is at %d, newer than this build", storage.ErrSchema, before)
 		}
-		err = s.unlessBusy(ctx, func() error { return s.up(ctx, all) })
+		err = s.up(ctx, all)
 		if err == nil {
 			return s.warm(ctx)
 		}
 		// On SQLite there is no lock over all steps; who comes second fails on a
 		// table that is there, and goes on from what is done.
-		if after, check := s.version(ctx); check != nil || after == before {
-			return s.translate(ctx, err)
+		after, lost := s.version(ctx)
+		if lost != nil {
+			return lost
+		}
+		if after == before {
+			return err
 		}
 	}
 }

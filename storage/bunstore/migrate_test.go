@@ -136,6 +136,30 @@ func TestMigrateAfterCrash(t *testing.T) {
 	}
 }
 
+// TestMigrateWaitsForTheFile: whatever Migrate is at when it finds the file locked,
+// by who migrates at the same time or ends, it waits and goes on.
+func TestMigrateWaitsForTheFile(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	p := newHandles(t)
+	is.NoErr(p.open(t).Migrate(context.Background()))
+	calls := p.faults.calls.Load()
+	is.True(calls > 20)
+	for n := int64(1); n <= calls; n++ {
+		p := newHandles(t)
+		p.faults.until.Store(n + 3)
+		p.faults.locked.Store(n)
+		s := p.open(t)
+		if err := s.Migrate(context.Background()); err != nil {
+			t.Fatalf("locked at call %d of %d: %v", n, calls, err)
+		}
+		is.True(p.faults.calls.Load() > n)
+		p.faults.locked.Store(0)
+		is.NoErr(s.Validate(context.Background()))
+		is.NoErr(s.Close())
+	}
+}
+
 // TestMigratedTakesNoLock: where nothing is missing, Migrate does not wait for
 // who holds the lock.
 func TestMigratedTakesNoLock(t *testing.T) {
