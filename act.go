@@ -11,13 +11,13 @@ import (
 	"github.com/agentkey-dev/agentkey-go/vault"
 )
 
-// act lets an authorized actor change something: decide is run under the head,
-// where a token that the Manager keeps is checked once more.
-func (m *Manager) act(ctx context.Context, a Actor, n needs, decide func(u *unit) error) error {
+// act lets an actor who is authorized to do op change something: decide is run
+// under the head, where a token that the Manager keeps is checked once more.
+func (m *Manager) act(ctx context.Context, a Actor, op Operation, n needs, decide func(u *unit) error) error {
 	if a.token != "" {
 		n.records = append(n.records, recordRef{kindToken, a.token}, recordRef{kindAdministrator, a.ID})
 	}
-	return m.commit(ctx, &operation{organization: a.Organization, needs: n, decide: func(u *unit) error {
+	return m.commit(ctx, &operation{organization: a.Organization, urgent: rules[op].free, needs: n, decide: func(u *unit) error {
 		if u.org == nil && u.organization != storage.System {
 			return ErrNoOrganization
 		}
@@ -52,11 +52,11 @@ func (m *Manager) seal(ctx context.Context, c storage.Credential, secret *vault.
 
 // actSealing is act for a change that puts a credential which was sealed before;
 // nil: it puts none.
-func (m *Manager) actSealing(ctx context.Context, a Actor, n needs, c *storage.Credential, secret *vault.Secret, decide func(u *unit) error) error {
+func (m *Manager) actSealing(ctx context.Context, a Actor, op Operation, n needs, c *storage.Credential, secret *vault.Secret, decide func(u *unit) error) error {
 	if c == nil {
-		return m.act(ctx, a, n, decide)
+		return m.act(ctx, a, op, n, decide)
 	}
-	return m.actSealingAnew(ctx, a, n, func() (err error) {
+	return m.actSealingAnew(ctx, a, op, n, func() (err error) {
 		c.Sealed, err = m.seal(ctx, *c, secret)
 		return err
 	}, decide)
@@ -64,12 +64,12 @@ func (m *Manager) actSealing(ctx context.Context, a Actor, n needs, c *storage.C
 
 // actSealingAnew is act for a change that puts what was sealed before. Where its
 // data key was retired meanwhile it is sealed anew, and decided again.
-func (m *Manager) actSealingAnew(ctx context.Context, a Actor, n needs, seal func() error, decide func(u *unit) error) error {
-	err := m.act(ctx, a, n, decide)
+func (m *Manager) actSealingAnew(ctx context.Context, a Actor, op Operation, n needs, seal func() error, decide func(u *unit) error) error {
+	err := m.act(ctx, a, op, n, decide)
 	for run := 0; run < maxRuns && errors.Is(err, errRetired); run++ {
 		m.keys.forget(a.Organization)
 		if err = seal(); err == nil {
-			err = m.act(ctx, a, n, decide)
+			err = m.act(ctx, a, op, n, decide)
 		}
 	}
 	return err

@@ -189,7 +189,7 @@ func (m *Manager) AddAdministrator(ctx context.Context, a Actor, in AddAdministr
 	}
 	id := newID()
 	var out Administrator
-	err := m.act(ctx, a, needs{}, func(u *unit) (err error) {
+	err := m.act(ctx, a, OpManageAdministrators, needs{}, func(u *unit) (err error) {
 		e := u.event(a.who(), audit.ActionAdministratorCreated)
 		e.Target, e.To = audit.Ref{Kind: audit.KindAdministrator, ID: id}, string(in.Role)
 		e.personal.Extra = map[string]string{"label": in.Label}
@@ -200,8 +200,8 @@ func (m *Manager) AddAdministrator(ctx context.Context, a Actor, in AddAdministr
 }
 
 // changeAdministrator changes an administrator, and sees to it that an owner is left.
-func (m *Manager) changeAdministrator(ctx context.Context, a Actor, id string, action audit.Action, change func(p *administratorPayload)) (out Administrator, err error) {
-	err = m.act(ctx, a, needs{recordKinds: []string{kindAdministrator}}, func(u *unit) error {
+func (m *Manager) changeAdministrator(ctx context.Context, a Actor, op Operation, id string, action audit.Action, change func(p *administratorPayload)) (out Administrator, err error) {
+	err = m.act(ctx, a, op, needs{recordKinds: []string{kindAdministrator}}, func(u *unit) error {
 		r, ok := u.records[recordRef{kindAdministrator, id}]
 		if !ok {
 			return ErrNoAdministrator
@@ -252,7 +252,7 @@ func (m *Manager) UpdateAdministrator(ctx context.Context, a Actor, id string, i
 	if err := m.validation.input(&in); err != nil {
 		return Administrator{}, err
 	}
-	return m.changeAdministrator(ctx, a, id, audit.ActionAdministratorUpdated, func(p *administratorPayload) {
+	return m.changeAdministrator(ctx, a, OpManageAdministrators, id, audit.ActionAdministratorUpdated, func(p *administratorPayload) {
 		set(&p.Label, in.Label)
 		set(&p.Role, in.Role)
 	})
@@ -264,7 +264,7 @@ func (m *Manager) RemoveAdministrator(ctx context.Context, a Actor, id string) e
 	if err := m.authorize(ctx, a, OpRemoveAdministrator); err != nil {
 		return err
 	}
-	_, err := m.changeAdministrator(ctx, a, id, audit.ActionAdministratorRemoved, func(p *administratorPayload) { p.Removed = true })
+	_, err := m.changeAdministrator(ctx, a, OpRemoveAdministrator, id, audit.ActionAdministratorRemoved, func(p *administratorPayload) { p.Removed = true })
 	return err
 }
 
@@ -353,7 +353,7 @@ func (m *Manager) CreateToken(ctx context.Context, a Actor, in CreateTokenInput)
 		in.Administrator = a.ID
 	}
 	out := IssuedToken{Secret: newKey(tokenPrefix)}
-	err := m.act(ctx, a, needs{records: []recordRef{{kindAdministrator, in.Administrator}}}, func(u *unit) error {
+	err := m.act(ctx, a, op, needs{records: []recordRef{{kindAdministrator, in.Administrator}}}, func(u *unit) error {
 		r, ok := u.records[recordRef{kindAdministrator, in.Administrator}]
 		if !ok {
 			return ErrNoAdministrator
@@ -401,7 +401,7 @@ func (m *Manager) RevokeToken(ctx context.Context, a Actor, id string) error {
 	if found == nil {
 		return ErrNoToken
 	}
-	return m.act(ctx, a, needs{records: []recordRef{{kindToken, found.ID}}}, func(u *unit) error {
+	return m.act(ctx, a, OpRevokeToken, needs{records: []recordRef{{kindToken, found.ID}}}, func(u *unit) error {
 		r, ok := u.records[recordRef{kindToken, found.ID}]
 		if !ok {
 			return ErrNoToken

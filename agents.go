@@ -30,7 +30,7 @@ func (m *Manager) RegisterAgent(ctx context.Context, a Actor, in RegisterAgentIn
 		Organization: a.Organization, ID: newID(), Agent: agent.ID, Digest: digestOf(secret),
 		Status: storage.KeyActive, Addresses: in.Addresses, Revision: 1,
 	}
-	err := m.act(ctx, a, needs{}, func(u *unit) error {
+	err := m.act(ctx, a, OpRegisterAgent, needs{}, func(u *unit) error {
 		agent.CreatedAt, key.CreatedAt = u.now, u.now
 		key.ExpiresAt = after(u.now, in.KeyExpiresIn)
 		e := u.agentEvent(a.who(), audit.ActionAgentCreated, agent)
@@ -70,9 +70,9 @@ func (u *unit) agentEvent(w who, action audit.Action, agent storage.Agent) *entr
 }
 
 // changeAgent runs change on an agent under the head.
-func (m *Manager) changeAgent(ctx context.Context, a Actor, id string, n needs, change func(u *unit, agent storage.Agent) error) error {
+func (m *Manager) changeAgent(ctx context.Context, a Actor, op Operation, id string, n needs, change func(u *unit, agent storage.Agent) error) error {
 	n.agents = append(n.agents, id)
-	return m.act(ctx, a, n, func(u *unit) error {
+	return m.act(ctx, a, op, n, func(u *unit) error {
 		agent, ok := u.agents[id]
 		if !ok {
 			return ErrNoAgent
@@ -89,7 +89,7 @@ func (m *Manager) UpdateAgent(ctx context.Context, a Actor, id string, in Update
 	if err := m.validation.input(&in); err != nil {
 		return AgentView{}, err
 	}
-	err := m.changeAgent(ctx, a, id, needs{}, func(u *unit, agent storage.Agent) error {
+	err := m.changeAgent(ctx, a, OpUpdateAgent, id, needs{}, func(u *unit, agent storage.Agent) error {
 		set(&agent.Name, in.Name)
 		set(&agent.Description, in.Description)
 		set(&agent.Owner, in.Owner)
@@ -117,7 +117,7 @@ func (m *Manager) SuspendAgent(ctx context.Context, a Actor, id string) (Suspend
 	}
 	var out SuspendedAgent
 	n := needs{grantsOf: []storage.GrantQuery{{Agent: id, Statuses: open}}, named: true, credentials: true, approvals: true}
-	err := m.changeAgent(ctx, a, id, n, func(u *unit, agent storage.Agent) (err error) {
+	err := m.changeAgent(ctx, a, OpSuspendAgent, id, n, func(u *unit, agent storage.Agent) (err error) {
 		out, err = u.suspend(a.who(), a.decider(), agent)
 		return err
 	})
@@ -176,7 +176,7 @@ func (m *Manager) ReactivateAgent(ctx context.Context, a Actor, id string) (Agen
 		return Agent{}, err
 	}
 	var out Agent
-	err := m.changeAgent(ctx, a, id, needs{}, func(u *unit, agent storage.Agent) error {
+	err := m.changeAgent(ctx, a, OpReactivateAgent, id, needs{}, func(u *unit, agent storage.Agent) error {
 		if agent.Status != storage.AgentSuspended {
 			return ErrAgentActive
 		}
@@ -208,7 +208,7 @@ func (m *Manager) RotateKey(ctx context.Context, a Actor, id string, in RotateKe
 		Organization: a.Organization, ID: newID(), Agent: id, Digest: digestOf(secret),
 		Status: storage.KeyActive, Addresses: in.Addresses, Revision: 1,
 	}
-	err := m.changeAgent(ctx, a, id, needs{keysOfAgents: []string{id}}, func(u *unit, agent storage.Agent) error {
+	err := m.changeAgent(ctx, a, OpRotateKey, id, needs{keysOfAgents: []string{id}}, func(u *unit, agent storage.Agent) error {
 		e := u.agentEvent(a.who(), audit.ActionAgentKeyRotated, agent)
 		for _, k := range u.sortedKeys() {
 			if k.Status != storage.KeyActive {
@@ -241,7 +241,7 @@ func (m *Manager) RevokeKey(ctx context.Context, a Actor, agent, key string) err
 	if err := m.authorize(ctx, a, OpRevokeKey); err != nil {
 		return err
 	}
-	return m.changeAgent(ctx, a, agent, needs{keys: []string{key}}, func(u *unit, agent storage.Agent) error {
+	return m.changeAgent(ctx, a, OpRevokeKey, agent, needs{keys: []string{key}}, func(u *unit, agent storage.Agent) error {
 		k, ok := u.keys[key]
 		if !ok || k.Agent != agent.ID {
 			return ErrNoKeyRecord

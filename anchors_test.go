@@ -19,11 +19,12 @@ import (
 
 // notebook is an anchor in memory, with everything that it was ever given.
 type notebook struct {
-	mu    sync.Mutex
-	kept  map[string][]byte // by organization
-	all   []string
-	fails error
-	hangs bool
+	mu      sync.Mutex
+	kept    map[string][]byte // by organization
+	all     []string
+	fails   error
+	refused int // how often it failed
+	hangs   bool
 }
 
 func newNotebook() *notebook { return &notebook{kept: make(map[string][]byte)} }
@@ -33,6 +34,9 @@ func (n *notebook) Name() string { return "notes" }
 func (n *notebook) Keep(ctx context.Context, h *agentkey.AnchorHead) error {
 	n.mu.Lock()
 	kept, fails, hangs := n.kept[h.Organization()], n.fails, n.hangs
+	if fails != nil {
+		n.refused++
+	}
 	n.mu.Unlock()
 	if hangs {
 		<-ctx.Done()

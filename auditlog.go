@@ -217,7 +217,7 @@ func (m *Manager) Export(ctx context.Context, a Actor, w io.Writer) error {
 	if err := m.authorize(ctx, a, OpExportAudit); err != nil {
 		return err
 	}
-	err := m.act(ctx, a, needs{ended: true}, func(u *unit) error {
+	err := m.act(ctx, a, OpExportAudit, needs{ended: true}, func(u *unit) error {
 		u.event(a.who(), audit.ActionAuditExported).Target = audit.Ref{Kind: audit.KindLog, ID: a.Organization}
 		return nil
 	})
@@ -256,7 +256,7 @@ func (m *Manager) Record(ctx context.Context, a Actor, in RecordInput) (int64, e
 		return 0, invalid("action", "must be x. followed by two or more parts of a-z, 0-9 and _")
 	}
 	var e *entry
-	err = m.act(ctx, a, needs{}, func(u *unit) error {
+	err = m.act(ctx, a, OpRecord, needs{}, func(u *unit) error {
 		e = u.event(a.who(), action)
 		e.Target, e.Agent, e.Tool, e.Details = in.Target, in.Agent, in.Tool, in.Details
 		e.personal.Text = in.Text

@@ -278,29 +278,75 @@ func TestUnknownKeysWaitForNobody(t *testing.T) {
 	})
 }
 
+// fill has the queue fill up with vends behind one that is being carried out. What
+// comes of them is known once letGo is closed.
+func (c *crowd) fill() (letGo chan struct{}, answers chan error) {
+	const bound = 4096
+	letGo, answers = make(chan struct{}), make(chan error, 1+bound)
+	c.store.hold.Store(&letGo)
+	for range cap(answers) {
+		go func() { answers <- c.vend(c.t.Context(), c.tool.ID) }()
+		synctest.Wait()
+	}
+	return letGo, answers
+}
+
 // TestQueueIsBounded: whoever finds the queue full is refused at once, and those in
 // it are served.
 func TestQueueIsBounded(t *testing.T) {
 	inCrowd(t, func(t *testing.T, c *crowd) {
 		is := is.New(t)
-		const bound = 4096
-		letGo := make(chan struct{})
-		c.store.hold.Store(&letGo)
-		answers := make(chan error, bound+1)
-		go func() { answers <- c.vend(t.Context(), c.tool.ID) }()
-		synctest.Wait()
-		for range bound {
-			go func() { answers <- c.vend(t.Context(), c.tool.ID) }()
-		}
-		synctest.Wait()
+		letGo, answers := c.fill()
 		began := time.Now()
 		is.True(errors.Is(c.vend(t.Context(), c.tool.ID), agentkey.ErrOverloaded))
 		is.Equal(time.Since(began), time.Duration(0)) // of the bubble's clock
 		close(letGo)
-		for range bound + 1 {
+		for range cap(answers) {
 			is.NoErr(<-answers)
 		}
 	})
+}
+
+// TestNoCrowdDelaysARevocation: what takes access away finds room in a full queue,
+// and is decided before all vends that wait in it.
+func TestNoCrowdDelaysARevocation(t *testing.T) {
+	t.Parallel()
+	for name, takeAway := range map[string]func(ctx context.Context, c *crowd, key *agentkey.Secret) error{
+		"revoke": func(ctx context.Context, c *crowd, _ *agentkey.Secret) error {
+			return second(c.Revoke(ctx, c.Owner, c.agent.ID, c.tool.ID))
+		},
+		"suspend": func(ctx context.Context, c *crowd, _ *agentkey.Secret) error {
+			return second(c.SuspendAgent(ctx, c.Owner, c.agent.ID))
+		},
+		"lock": func(ctx context.Context, c *crowd, _ *agentkey.Secret) error { return second(c.Lock(ctx, c.Owner, "")) },
+		"leak": func(ctx context.Context, c *crowd, key *agentkey.Secret) error {
+			return second(c.ReportLeak(ctx, agentkey.RequestContext{}, agentkey.LeakReport{Secret: key, Source: "commit"}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCrowd(t, func(t *testing.T, c *crowd) {
+				is := is.New(t)
+				issued, err := c.RotateKey(t.Context(), c.Owner, c.agent.ID, agentkey.RotateKeyInput{})
+				is.NoErr(err)
+				c.caller = agentkey.Key(string(issued.Secret.Bytes()))
+				letGo, answers := c.fill()
+				taken := make(chan error, 1)
+				go func() { taken <- takeAway(t.Context(), c, issued.Secret) }()
+				synctest.Wait()
+				close(letGo)
+				is.NoErr(<-taken)
+				given := 0
+				for range cap(answers) {
+					if err := <-answers; err == nil {
+						given++
+					} else {
+						is.True(errors.Is(err, agentkey.ErrRefused) || errors.Is(err, agentkey.ErrUnauthenticated))
+					}
+				}
+				is.Equal(given, 1) // that which was being carried out
+			})
+		})
+	}
 }
 
 // TestNobodyStarves: an approval among many vends is decided in the transactions

@@ -23,6 +23,8 @@ type operation struct {
 	// bulk says that decide looks up what it needs by id and goes through no list:
 	// the reads of neighbours that say so are made together.
 	bulk bool
+	// urgent says that it takes access away: it goes before all that does not.
+	urgent bool
 	// restoring says that it is part of AcceptRestore.
 	restoring bool
 }

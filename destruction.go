@@ -174,7 +174,7 @@ func (m *Manager) DestroyOrganization(ctx context.Context, a Actor, in DestroyOr
 	// probe it is only unknown what became of the provider's key.
 	probe := m.probe(ctx, a.Organization)
 	n := needs{records: []recordRef{reseal}, recordKinds: []string{kindOuterKey}}
-	err := m.act(ctx, a, n, func(u *unit) error {
+	err := m.act(ctx, a, OpDestroyOrganization, n, func(u *unit) error {
 		p := u.destructionPlan()
 		switch {
 		case in.Name != p.Name:

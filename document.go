@@ -66,7 +66,7 @@ func (m *Manager) ExportCatalog(ctx context.Context, a Actor) (CatalogDocument, 
 	if err := m.authorize(ctx, a, OpExportCatalog); err != nil {
 		return CatalogDocument{}, err
 	}
-	err := m.act(ctx, a, needs{}, func(u *unit) error {
+	err := m.act(ctx, a, OpExportCatalog, needs{}, func(u *unit) error {
 		u.event(a.who(), audit.ActionConfigExported).Target = audit.Ref{Kind: audit.KindToolCatalog, ID: a.Organization}
 		return nil
 	})
@@ -210,7 +210,7 @@ func (m *Manager) applyImport(ctx context.Context, a Actor, entries []CatalogEnt
 	for i := range ids {
 		ids[i] = newID()
 	}
-	return m.act(ctx, a, importNeeds(plan, ids), func(u *unit) error {
+	return m.act(ctx, a, OpImportCatalog, importNeeds(plan, ids), func(u *unit) error {
 		if u.importPlan(m.importItems(entries, u.tools, o), o).Digest != plan.Digest {
 			return ErrChanged
 		}

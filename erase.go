@@ -178,7 +178,7 @@ func (x *erasing) commit(ctx context.Context, n needs, scrub func(u *unit, e *en
 		return err
 	}
 	n.recordKinds = append(n.recordKinds, kindHold)
-	err := x.m.act(ctx, x.actor, n, func(u *unit) (err error) {
+	err := x.m.act(ctx, x.actor, OpErasePerson, n, func(u *unit) (err error) {
 		if !maps.Equal(rulesOf(u), x.rules) {
 			return ErrChanged
 		}

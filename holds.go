@@ -126,7 +126,7 @@ func (m *Manager) PlaceHold(ctx context.Context, a Actor, in HoldInput) (Hold, e
 	}
 	key := newID()
 	var out Hold
-	err := m.act(ctx, a, needs{recordKinds: []string{kindHold}}, func(u *unit) error {
+	err := m.act(ctx, a, OpManageHolds, needs{recordKinds: []string{kindHold}}, func(u *unit) error {
 		all, err := holdsOf(u)
 		if err != nil {
 			return err
@@ -173,7 +173,7 @@ func (m *Manager) LiftHold(ctx context.Context, a Actor, key, reason string) err
 		return err
 	}
 	ref := recordRef{kindHold, key}
-	return m.act(ctx, a, needs{records: []recordRef{ref}}, func(u *unit) error {
+	return m.act(ctx, a, OpManageHolds, needs{records: []recordRef{ref}}, func(u *unit) error {
 		r, ok := u.records[ref]
 		if !ok {
 			return ErrNoHold

@@ -362,7 +362,7 @@ func (m *Manager) DismissInstructionSuggestion(ctx context.Context, a Actor, id,
 		}
 		return []recordRef{guideRef(l.Tool)}
 	}}
-	err := m.act(ctx, a, n, func(u *unit) error {
+	err := m.act(ctx, a, OpDismissInstructions, n, func(u *unit) error {
 		l, err := u.learned(id)
 		if err != nil {
 			return err

@@ -164,7 +164,7 @@ func (m *Manager) UpdateNotificationSettings(ctx context.Context, a Actor, in Up
 		return NotificationSettings{}, err
 	}
 	var out NotificationSettings
-	err := m.actSealingAnew(ctx, a, webhookNeeds, seal, func(u *unit) (err error) {
+	err := m.actSealingAnew(ctx, a, OpUpdateNotificationSettings, webhookNeeds, seal, func(u *unit) (err error) {
 		if err := u.changeWebhooks(a, changes); err != nil {
 			return err
 		}

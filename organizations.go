@@ -95,7 +95,7 @@ func (m *Manager) register(ctx context.Context, a Actor, new string, first bool)
 	if first {
 		n.records = []recordRef{firstOrganization}
 	}
-	err = m.act(ctx, a, n, func(u *unit) error {
+	err = m.act(ctx, a, OpCreateOrganization, n, func(u *unit) error {
 		if r, ok := u.records[firstOrganization]; ok {
 			var p registrationPayload
 			if err := json.Unmarshal(r.Payload, &p); err != nil {
@@ -255,7 +255,7 @@ func (m *Manager) UpdateOrganization(ctx context.Context, a Actor, name string) 
 	if err := m.validation.input(&in); err != nil {
 		return Organization{}, err
 	}
-	return m.changeOrganization(ctx, a, audit.ActionOrganizationUpdated, "", func(o *Organization) bool {
+	return m.changeOrganization(ctx, a, OpUpdateOrganization, audit.ActionOrganizationUpdated, "", func(o *Organization) bool {
 		o.Name = in.Name
 		return true
 	})
@@ -284,20 +284,20 @@ func (m *Manager) setLocked(ctx context.Context, a Actor, op Operation, action a
 	if err := m.validation.input(&in); err != nil {
 		return Organization{}, err
 	}
-	return m.changeOrganization(ctx, a, action, in.Reason, func(o *Organization) bool {
+	return m.changeOrganization(ctx, a, op, action, in.Reason, func(o *Organization) bool {
 		changed := o.Locked != locked
 		o.Locked = locked
 		return changed
 	})
 }
 
-func (m *Manager) changeOrganization(ctx context.Context, a Actor, action audit.Action, text string, change func(o *Organization) bool) (Organization, error) {
+func (m *Manager) changeOrganization(ctx context.Context, a Actor, op Operation, action audit.Action, text string, change func(o *Organization) bool) (Organization, error) {
 	var out Organization
 	var n needs
 	if action == audit.ActionOrganizationUnlocked {
 		n.records = []recordRef{restoreReview}
 	}
-	err := m.act(ctx, a, n, func(u *unit) error {
+	err := m.act(ctx, a, op, n, func(u *unit) error {
 		out = *u.org
 		if !change(&out) {
 			return nil

@@ -34,7 +34,10 @@ func recordMany(t testing.TB, m *agentkey.Manager, a agentkey.Actor, n int) {
 		width <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-width }()
-			if _, err := m.Record(context.WithoutCancel(t.Context()), a, agentkey.RecordInput{Action: "x.example.happened"}); err != nil {
+			err := insistently(func() error {
+				return second(m.Record(context.WithoutCancel(t.Context()), a, agentkey.RecordInput{Action: "x.example.happened"}))
+			})
+			if err != nil {
 				failed <- err
 			}
 		})

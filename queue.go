@@ -13,7 +13,8 @@ import (
 // maxBatch is how many operations share a transaction at most.
 const maxBatch = 256
 
-// maxWaiting bounds the operations that wait for one organization's head.
+// maxWaiting bounds the operations that wait for one organization's head. Beyond
+// it there is room for as many that take access away.
 const maxWaiting = 4096
 
 // queues holds the queue of each organization.
@@ -35,11 +36,12 @@ func (q *queues) of(organization string) *queue {
 
 // queue coalesces commits: what has queued up until a transaction has the head is
 // decided in it, in the order in which it came, and nobody ever waits for company.
+// What takes access away goes before all else: no crowd of vends delays it.
 // No goroutine belongs to it: the first who waits carries out the batch for all.
 type queue struct {
 	mu      sync.Mutex
-	waiting []*pending
-	busy    bool // somebody is carrying out a batch
+	waiting []*pending // the urgent ones first, but for one that leads
+	busy    bool       // somebody is carrying out a batch
 }
 
 // pending is an operation that waits, and its answer.
@@ -72,11 +74,10 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) err
 	}
 	p.turn = make(chan bool, 1)
 	q.mu.Lock()
-	if len(q.waiting) >= maxWaiting {
+	if !q.admit(p) {
 		q.mu.Unlock()
 		return ErrOverloaded
 	}
-	q.waiting = append(q.waiting, p)
 	leads := !q.busy
 	q.busy = true
 	q.mu.Unlock()
@@ -101,6 +102,22 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) err
 		return q.giveUp(p, fmt.Errorf("%w: %w", ErrStorage, storage.ErrBusy), carryOut)
 	}
 	return p.err
+}
+
+// admit lets p wait, unless the queue is full.
+func (q *queue) admit(p *pending) bool {
+	room, at := maxWaiting, len(q.waiting)
+	if p.op.urgent {
+		room *= 2
+		if first := slices.IndexFunc(q.waiting, func(w *pending) bool { return !w.lead && !w.op.urgent }); first >= 0 {
+			at = first
+		}
+	}
+	if len(q.waiting) >= room {
+		return false
+	}
+	q.waiting = slices.Insert(q.waiting, at, p)
+	return true
 }
 
 // giveUp drops p, unless its turn has come: then it sees it through.

@@ -22,9 +22,18 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
-// atOnce runs fn n times concurrently and gives what each answered. A database
-// that answers too late on a busy machine is a refusal that changed nothing, after
-// which callers try again; so does this, a few times.
+// insistently calls again where storage refuses because it is late, as a database
+// may be on a busy machine: nothing was done.
+func insistently(call func() error) (err error) {
+	for range 10 {
+		if err = call(); !errors.Is(err, agentkey.ErrStorage) || errors.Is(err, agentkey.ErrUnknown) {
+			break
+		}
+	}
+	return err
+}
+
+// atOnce runs fn n times concurrently and gives what each answered, insistently.
 func atOnce(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})
@@ -32,11 +41,7 @@ func atOnce(n int, fn func(i int) error) []error {
 	for i := range n {
 		wg.Go(func() {
 			<-start
-			for range 5 {
-				if errs[i] = fn(i); !errors.Is(errs[i], agentkey.ErrStorage) {
-					return
-				}
-			}
+			errs[i] = insistently(func() error { return fn(i) })
 		})
 	}
 	close(start)

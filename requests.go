@@ -212,7 +212,7 @@ func (m *Manager) Approve(ctx context.Context, a Actor, request string, in Decis
 		return Grant{}, err
 	}
 	var out Grant
-	err = m.actSealing(ctx, a, d.needs(), d.credential, in.Credential, func(u *unit) error {
+	err = m.actSealing(ctx, a, OpApprove, d.needs(), d.credential, in.Credential, func(u *unit) error {
 		agent, tool := u.agents[d.agent], u.tools[d.tool]
 		g := u.grant(d.agent, d.tool)
 		switch {
@@ -248,7 +248,7 @@ func (m *Manager) Assign(ctx context.Context, a Actor, in AssignInput) (Grant, e
 		return Grant{}, err
 	}
 	var out Grant
-	err = m.actSealing(ctx, a, d.needs(), d.credential, in.Credential, func(u *unit) error {
+	err = m.actSealing(ctx, a, OpAssign, d.needs(), d.credential, in.Credential, func(u *unit) error {
 		agent, known := u.agents[in.Agent]
 		tool, found := u.tools[in.Tool]
 		switch {
@@ -319,7 +319,7 @@ func (m *Manager) Deny(ctx context.Context, a Actor, request, reason string) (Gr
 	if err := m.validation.input(&in); err != nil {
 		return Grant{}, err
 	}
-	return m.decideGrant(ctx, a, request, func(u *unit, g Grant) (grants.Transition, *entry, error) {
+	return m.decideGrant(ctx, a, OpDeny, request, func(u *unit, g Grant) (grants.Transition, *entry, error) {
 		t, err := grants.Deny(g, grants.DenyInput{By: a.decider(), Reason: in.Reason, Approvals: u.approvals[g.ID]}, u.now)
 		if err != nil {
 			return t, nil, grantError(err)
@@ -340,7 +340,7 @@ func (m *Manager) Narrow(ctx context.Context, a Actor, grant string, terms Terms
 	if err := terms.Validate(); err != nil {
 		return Grant{}, grantError(err)
 	}
-	return m.decideGrant(ctx, a, grant, func(u *unit, g Grant) (grants.Transition, *entry, error) {
+	return m.decideGrant(ctx, a, OpNarrow, grant, func(u *unit, g Grant) (grants.Transition, *entry, error) {
 		t, err := grants.Narrow(g, terms, a.decider(), u.now)
 		if err != nil || !t.Changed() {
 			return t, nil, grantError(err)
@@ -351,7 +351,7 @@ func (m *Manager) Narrow(ctx context.Context, a Actor, grant string, terms Terms
 
 // decideGrant decides on a grant by its id. An end that has passed is written
 // first, whatever comes of the decision.
-func (m *Manager) decideGrant(ctx context.Context, a Actor, id string, decide func(u *unit, g Grant) (grants.Transition, *entry, error)) (Grant, error) {
+func (m *Manager) decideGrant(ctx context.Context, a Actor, op Operation, id string, decide func(u *unit, g Grant) (grants.Transition, *entry, error)) (Grant, error) {
 	d := decision{}
 	err := m.view(ctx, a.Organization, needs{grants: []string{id}}, func(u *unit) {
 		for p := range u.grants {
@@ -366,7 +366,7 @@ func (m *Manager) decideGrant(ctx context.Context, a Actor, id string, decide fu
 	}
 	var out Grant
 	var refused error
-	err = m.act(ctx, a, d.needs(), func(u *unit) error {
+	err = m.act(ctx, a, op, d.needs(), func(u *unit) error {
 		out, refused = Grant{}, nil
 		g, err := u.settled(d.agent, d.tool)
 		if err != nil {
@@ -400,7 +400,7 @@ func (m *Manager) Revoke(ctx context.Context, a Actor, agent, tool string) (Revo
 	}
 	d := decision{agent: agent, tool: tool}
 	var out RevokedGrant
-	err := m.act(ctx, a, d.needs(), func(u *unit) error {
+	err := m.act(ctx, a, OpRevoke, d.needs(), func(u *unit) error {
 		g := u.grant(agent, tool)
 		if g == nil {
 			return ErrNoRequest

@@ -146,7 +146,7 @@ func (m *Manager) SetRetention(ctx context.Context, a Actor, in RetentionPolicy)
 		return Retention{}, err
 	}
 	ref := recordRef{kindRetention, a.Organization}
-	err := m.act(ctx, a, needs{records: []recordRef{ref}}, func(u *unit) error {
+	err := m.act(ctx, a, OpSetRetention, needs{records: []recordRef{ref}}, func(u *unit) error {
 		old, r, err := payloadOf[retentionPayload](u, ref)
 		if err != nil || old.ContentDays == in.ContentDays && old.PersonalDays == in.PersonalDays {
 			return err

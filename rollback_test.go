@@ -119,8 +119,13 @@ func TestAnchorIsAwayForLong(t *testing.T) {
 	n.fail(errors.New("no route"))
 	recordMany(t, k.Manager, k.Owner, 2000)
 	n.mu.Lock()
-	before := len(n.all)
+	before, tries := len(n.all), n.refused+2
 	n.mu.Unlock()
+	until(t, func() bool { // the try that was under way may have been of an older head
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.refused >= tries
+	})
 	n.fail(nil)
 	latest, err := k.LatestCheckpoint(t.Context(), k.Owner)
 	is.NoErr(err)

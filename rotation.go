@@ -171,7 +171,7 @@ func (m *Manager) RotateDataKeys(ctx context.Context, a Actor, in RotateDataKeys
 		key.Destroy() // it is unwrapped again by whoever uses it
 		made[i] = next
 	}
-	err := m.act(ctx, a, needs{}, func(u *unit) error {
+	err := m.act(ctx, a, OpRotateKeys, needs{}, func(u *unit) error {
 		for _, next := range made {
 			if err := u.follow(a.who(), next); err != nil {
 				return err
@@ -222,7 +222,7 @@ func (m *Manager) Reseal(ctx context.Context, a Actor) (KeysStatus, error) {
 	if err := m.authorize(ctx, a, OpReseal); err != nil {
 		return KeysStatus{}, err
 	}
-	err := m.act(ctx, a, needs{records: []recordRef{reseal}}, func(u *unit) error {
+	err := m.act(ctx, a, OpReseal, needs{records: []recordRef{reseal}}, func(u *unit) error {
 		return u.request(a, reseal, audit.ActionResealRequested, rotationPayload{})
 	})
 	if err != nil {
@@ -250,7 +250,7 @@ func (m *Manager) RewrapDataKeys(ctx context.Context, a Actor) (KeysStatus, erro
 		return KeysStatus{}, err
 	}
 	job := rotationPayload{Provider: target, Own: m.keys.ownKeys()}
-	err = m.act(ctx, a, needs{records: []recordRef{rewrap}}, func(u *unit) error {
+	err = m.act(ctx, a, OpRewrapKeys, needs{records: []recordRef{rewrap}}, func(u *unit) error {
 		return u.request(a, rewrap, audit.ActionRewrapRequested, job)
 	})
 	if err != nil {

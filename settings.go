@@ -66,7 +66,7 @@ func (m *Manager) DismissOnboarding(ctx context.Context, a Actor) (Settings, err
 	}
 	var out Settings
 	n := needs{records: []recordRef{{kindSettings, a.Organization}}}
-	err := m.act(ctx, a, n, func(u *unit) error {
+	err := m.act(ctx, a, OpDismissOnboarding, n, func(u *unit) error {
 		p, r, err := u.settings()
 		if err != nil {
 			return err

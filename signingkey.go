@@ -125,7 +125,7 @@ func (m *Manager) RotateSigningKey(ctx context.Context, a Actor) (out SigningKey
 	}
 	out.Present = signer.PublicKey()
 	var e *entry
-	err = m.act(ctx, a, needs{}, func(u *unit) (err error) {
+	err = m.act(ctx, a, OpRotateSigningKey, needs{}, func(u *unit) (err error) {
 		out.Former = u.ring.signer.PublicKey()
 		e, err = u.rotateSigningKey(a, next, out)
 		return err

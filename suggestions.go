@@ -220,7 +220,7 @@ func (m *Manager) DismissToolSuggestion(ctx context.Context, a Actor, id string)
 	if err := m.authorize(ctx, a, OpDismissToolSuggestion); err != nil {
 		return ToolSuggestion{}, err
 	}
-	err := m.act(ctx, a, needs{records: []recordRef{{kindToolSuggestion, id}}}, func(u *unit) error {
+	err := m.act(ctx, a, OpDismissToolSuggestion, needs{records: []recordRef{{kindToolSuggestion, id}}}, func(u *unit) error {
 		s, ok, err := u.suggestion(id)
 		switch {
 		case err != nil:

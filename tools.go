@@ -35,7 +35,7 @@ func (m *Manager) AddTool(ctx context.Context, a Actor, in AddToolInput) (ToolVi
 		return ToolView{}, err
 	}
 	n := needs{toolCount: true, configKey: free, changes: []toolChange{{tool: tool.ID, name: &tool.Name, url: &tool.URL, source: in.Suggestion}}}
-	err = m.actSealing(ctx, a, n, credential, in.Credential, func(u *unit) error {
+	err = m.actSealing(ctx, a, OpAddTool, n, credential, in.Credential, func(u *unit) error {
 		tool.ConfigKey = u.configKey
 		return m.addTool(u, a, tool, credential)
 	})
@@ -174,7 +174,7 @@ func (m *Manager) UpdateTool(ctx context.Context, a Actor, id string, in UpdateT
 	n := updateNeeds(id)
 	n.records = append(n.records, in.takesUp()...)
 	n.changes = []toolChange{{tool: id, name: in.Name, url: in.URL}}
-	err := m.actSealing(ctx, a, n, next, in.Credential, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
+	err := m.actSealing(ctx, a, op, n, next, in.Credential, func(u *unit) error { return m.updateTool(u, a, id, in, next) })
 	if err != nil {
 		return ToolView{}, err
 	}
@@ -312,7 +312,7 @@ func (m *Manager) RemoveCredential(ctx context.Context, a Actor, id string) (Too
 	if err := m.authorize(ctx, a, OpRemoveCredential); err != nil {
 		return ToolView{}, err
 	}
-	err := m.act(ctx, a, updateNeeds(id), func(u *unit) error {
+	err := m.act(ctx, a, OpRemoveCredential, updateNeeds(id), func(u *unit) error {
 		tool, ok := u.tools[id]
 		if !ok {
 			return ErrNoTool
@@ -337,7 +337,7 @@ func (m *Manager) DeleteTool(ctx context.Context, a Actor, id string) (DeletedTo
 		return DeletedTool{}, err
 	}
 	var out DeletedTool
-	err := m.act(ctx, a, deleteNeeds(id), func(u *unit) (err error) {
+	err := m.act(ctx, a, OpDeleteTool, deleteNeeds(id), func(u *unit) (err error) {
 		out, err = m.deleteTool(u, a, id)
 		return err
 	})

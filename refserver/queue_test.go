@@ -2,8 +2,10 @@ package refserver_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +34,8 @@ func (s *occupied) Update(ctx context.Context, organization string, fn func(cont
 
 // TestFullQueue: over HTTP, whoever finds an organization's queue full is told 503
 // with Retry-After at once, be it an agent or an administrator; other organizations
-// are served, and everybody in the queue is.
+// are served, and everybody in the queue is. What takes access away finds room in it,
+// and goes first.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -47,21 +50,24 @@ func TestFullQueue(t *testing.T) {
 
 		const held, bound = 1, 4096
 		var all sync.WaitGroup
+		var given atomic.Int64
 		for range held + bound {
 			all.Go(func() {
 				v, err := f.Manager.Vend(t.Context(), agentkey.TrustedAgent(f.Organization, agent), tool)
-				if err != nil {
+				switch {
+				case err == nil:
+					v.Credential.Destroy()
+					given.Add(1)
+				case !errors.Is(err, agentkey.ErrSuspended):
 					t.Error(err)
-					return
 				}
-				v.Credential.Destroy()
 			})
 			synctest.Wait() // until it waits: the first one for the head, the others for it
 		}
 		began := time.Now()
 		for _, r := range []servertest.Request{
 			{Method: "GET", Path: "/api/tools/" + tool + "/credentials", Token: key},
-			{Method: "DELETE", Path: "/api/admin/agents/" + agent, Token: f.Owner},
+			{Method: "PUT", Path: "/api/admin/agents/" + agent, Token: f.Owner, Body: `{"description":"changed"}`},
 		} {
 			res := f.Send(r)
 			is.Equal(res.Status, http.StatusServiceUnavailable)
@@ -69,8 +75,13 @@ func TestFullQueue(t *testing.T) {
 		}
 		is.Equal(f.Do("POST", "/api/admin/agents", other, `{"name":"elsewhere"}`).Status, http.StatusCreated)
 		is.Equal(time.Since(began), time.Duration(0)) // of the bubble's clock: nobody waited
+		var suspended servertest.Response
+		all.Go(func() { suspended = f.Send(servertest.Request{Method: "DELETE", Path: "/api/admin/agents/" + agent, Token: f.Owner}) })
+		synctest.Wait()
 		close(store.letGo)
 		all.Wait()
-		is.Equal(f.Do("GET", "/api/tools/"+tool+"/credentials", key, "").Status, http.StatusOK)
+		is.Equal(suspended.Status, http.StatusOK)
+		is.Equal(given.Load(), int64(held))
+		is.Equal(f.Do("GET", "/api/tools/"+tool+"/credentials", key, "").Status, http.StatusForbidden)
 	})
 }
