@@ -17,6 +17,9 @@ const maxBatch = 256
 // it there is room for as many that take access away.
 const maxWaiting = 4096
 
+// maxPassed is how many that take access away may go before one who was there first.
+const maxPassed = 256
+
 // queues holds the queue of each organization.
 type queues struct {
 	mu             sync.Mutex
@@ -36,12 +39,13 @@ func (q *queues) of(organization string) *queue {
 
 // queue coalesces commits: what has queued up until a transaction has the head is
 // decided in it, in the order in which it came, and nobody ever waits for company.
-// What takes access away goes before all else: no crowd of vends delays it.
+// What takes access away goes before all else, so that no crowd of vends delays it;
+// but nobody is passed more than maxPassed times.
 // No goroutine belongs to it: the first who waits carries out the batch for all.
 type queue struct {
 	mu      sync.Mutex
-	waiting []*pending // the urgent ones first, but for one that leads
-	busy    bool       // somebody is carrying out a batch
+	waiting []*pending
+	busy    bool // somebody is carrying out a batch
 }
 
 // pending is an operation that waits, and its answer.
@@ -53,6 +57,8 @@ type pending struct {
 	err  error
 	turn chan bool // true: it is this one's turn to carry out a batch; false: err is there
 	lead bool      // true is sent, or was
+	// passed is how many went before it that came later.
+	passed int
 }
 
 // bounded is the context that p is carried out in when it goes alone.
@@ -109,16 +115,19 @@ func (q *queue) admit(p *pending) bool {
 	room, at := maxWaiting, len(q.waiting)
 	if p.op.urgent {
 		room *= 2
-		if first := slices.IndexFunc(q.waiting, func(w *pending) bool { return !w.lead && !w.op.urgent }); first >= 0 {
-			at = first
-		}
 	}
 	if len(q.waiting) >= room {
 		return false
 	}
+	for ; p.op.urgent && at > 0 && q.waiting[at-1].passable(); at-- {
+		q.waiting[at-1].passed++
+	}
 	q.waiting = slices.Insert(q.waiting, at, p)
 	return true
 }
+
+// passable says whether what takes access away may go before p.
+func (p *pending) passable() bool { return !p.op.urgent && !p.lead && p.passed < maxPassed }
 
 // giveUp drops p, unless its turn has come: then it sees it through.
 func (q *queue) giveUp(p *pending, why error, carryOut func(context.Context, *company)) error {

@@ -22,17 +22,6 @@ import (
 	"github.com/agentkey-dev/agentkey-go/storage/memstore"
 )
 
-// insistently calls again where storage refuses because it is late, as a database
-// may be on a busy machine: nothing was done.
-func insistently(call func() error) (err error) {
-	for range 10 {
-		if err = call(); !errors.Is(err, agentkey.ErrStorage) || errors.Is(err, agentkey.ErrUnknown) {
-			break
-		}
-	}
-	return err
-}
-
 // atOnce runs fn n times concurrently and gives what each answered, insistently.
 func atOnce(n int, fn func(i int) error) []error {
 	errs := make([]error, n)

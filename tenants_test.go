@@ -456,3 +456,14 @@ func TestIdsOfAnotherOrganization(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// insistently calls again where storage refuses because it is late, as a database
+// may be on a busy machine: nothing was done.
+func insistently(call func() error) (err error) {
+	for range 10 {
+		if err = call(); !errors.Is(err, agentkey.ErrStorage) || errors.Is(err, agentkey.ErrUnknown) {
+			break
+		}
+	}
+	return err
+}
