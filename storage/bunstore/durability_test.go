@@ -32,7 +32,7 @@ func relaxed(t *testing.T, statement string) *sql.DB {
 	name := "relaxed_" + strings.ToLower(rand.Text())
 	do := func(statement string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // both wait for a checkpoint
 		defer cancel()
 		if _, err := server.ExecContext(ctx, strings.ReplaceAll(statement, "$name", `"`+name+`"`)); err != nil {
 			t.Error(err)
