@@ -51,6 +51,7 @@ func TestTheClockIsInjected(t *testing.T) {
 		"refserver/internal/exchange/router.go": "the default of the handlers' Clock, and a request's deadlines",
 		"vault/transit/client.go":               "the default of transit.Config.Clock",
 		"storage/storagetest/contention.go":     "measures how long a backend makes others wait",
+		"internal/steady/main.go":               "measures how long the machine stands still",
 	}
 	b := loaded(t)
 	each(t, func(c *checked, n ast.Node) {
