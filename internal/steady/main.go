@@ -6,7 +6,8 @@
 // On a machine that stands still for as long, or whose disk does, they fail whatever
 // the code is like. So if the command fails and the machine stood still meanwhile,
 // steady says so and runs it once more. For go test that is what failed: what passed
-// is cached. On a machine that did not stand still, what fails fails.
+// is cached. On a machine that did not stand still, what fails fails: running all of
+// it again, as gotestsum can, would hide races.
 package main
 
 import (
