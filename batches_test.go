@@ -310,7 +310,8 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 // TestNoCrowdDelaysARevocation: what takes access away finds room in a full queue,
-// and is decided before all vends that wait in it.
+// and is decided before all vends that wait in it. A stranger's report of a leak does
+// not: whoever has a dead key could delay vends.
 func TestNoCrowdDelaysARevocation(t *testing.T) {
 	t.Parallel()
 	for name, takeAway := range map[string]func(ctx context.Context, c *crowd, key *agentkey.Secret) error{
@@ -322,7 +323,7 @@ func TestNoCrowdDelaysARevocation(t *testing.T) {
 		},
 		"lock": func(ctx context.Context, c *crowd, _ *agentkey.Secret) error { return second(c.Lock(ctx, c.Owner, "")) },
 		"leak": func(ctx context.Context, c *crowd, key *agentkey.Secret) error {
-			return second(c.ReportLeak(ctx, agentkey.RequestContext{}, agentkey.LeakReport{Secret: key, Source: "commit"}))
+			return second(c.ReportOwnLeak(ctx, c.Owner, agentkey.LeakReport{Secret: key, Source: "commit"}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -349,6 +350,20 @@ func TestNoCrowdDelaysARevocation(t *testing.T) {
 			})
 		})
 	}
+	t.Run("a stranger's report", func(t *testing.T) {
+		inCrowd(t, func(t *testing.T, c *crowd) {
+			is := is.New(t)
+			issued, err := c.RegisterAgent(t.Context(), c.Owner, agentkey.RegisterAgentInput{Name: "other"})
+			is.NoErr(err)
+			letGo, answers := c.fill()
+			_, err = c.ReportLeak(t.Context(), agentkey.RequestContext{}, agentkey.LeakReport{Secret: issued.Secret, Source: "commit"})
+			is.True(errors.Is(err, agentkey.ErrOverloaded))
+			close(letGo)
+			for range cap(answers) {
+				is.NoErr(<-answers)
+			}
+		})
+	})
 }
 
 // TestNobodyStarves: an approval among many vends is decided in the transactions

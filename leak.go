@@ -119,12 +119,13 @@ func (l leak) mayKnow(organization string) bool {
 	return l.actor == nil || l.actor.Organization == organization
 }
 
-// act runs decide under the organization's head, as the actor if there is one.
+// act runs decide under the organization's head, as the actor if there is one. A
+// stranger's report waits its turn: a dead key must be no means to delay vends.
 func (l leak) act(ctx context.Context, m *Manager, organization string, n needs, decide func(u *unit) error) error {
 	if l.actor != nil {
 		return m.act(ctx, *l.actor, OpReportLeak, n, decide)
 	}
-	return m.commit(ctx, &operation{organization: organization, urgent: true, needs: n, decide: decide})
+	return m.commit(ctx, &operation{organization: organization, needs: n, decide: decide})
 }
 
 // leakedKey stops the agent whose key was found. That key was found by its digest
