@@ -226,6 +226,10 @@ type installation struct {
 	closers []func() error
 }
 
+// patience is how long a server opens its database in silence. It waits for as long
+// as it takes: who gave up in the middle of a migration would begin it anew.
+const patience = 5 * time.Second
+
 // openInstallation opens and migrates the database, finds its key and makes the
 // Manager of c over both.
 func openInstallation(ctx context.Context, s *session, at location, f encryptionFlags, c agentkey.Config) (*installation, error) {
@@ -233,7 +237,13 @@ func openInstallation(ctx context.Context, s *session, at location, f encryption
 	if err != nil {
 		return nil, err
 	}
+	slow := time.AfterFunc(patience, func() {
+		if c.Logger != nil {
+			c.Logger.Warn("the database is not open yet: it is being migrated, or another process has it locked", "database", at.name)
+		}
+	})
 	store, closeStore, err := at.open(ctx)
+	slow.Stop()
 	if err != nil {
 		return nil, err
 	}

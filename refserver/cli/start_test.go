@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +20,10 @@ import (
 	"github.com/agentkey-dev/agentkey-go/vault/localkey"
 )
 
-// printed is what a server prints, and tells when it has started.
+// printed is what a server prints, and tells when a sign stands in it, as that it has
+// started.
 type printed struct {
+	sign    string
 	mu      sync.Mutex
 	b       bytes.Buffer
 	started chan struct{}
@@ -32,7 +35,7 @@ func (p *printed) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n, err := p.b.Write(b)
-	if strings.Contains(p.b.String(), "listening on") {
+	if strings.Contains(p.b.String(), p.sign) {
 		p.once.Do(func() { close(p.started) })
 	}
 	return n, err
@@ -57,6 +60,42 @@ func TestServersThatStartTogether(t *testing.T) {
 			startTogether(t, extra)
 		})
 	}
+}
+
+// TestLockedDatabase: a server that finds its database locked says so, waits, and
+// starts when it is free.
+func TestLockedDatabase(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "agentkey.db")
+	raw, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_txlock=immediate")
+	is.NoErr(err)
+	defer raw.Close()
+	other, err := raw.BeginTx(t.Context(), nil)
+	is.NoErr(err)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	out, log := &printed{started: make(chan struct{}), sign: "listening on"}, &printed{started: make(chan struct{}), sign: "another process has it locked"}
+	ended := make(chan int, 1)
+	go func() {
+		env := []string{"AGENTKEY_DATABASE=sqlite:" + path, "XDG_CONFIG_HOME=" + dir}
+		ended <- cli.Main(ctx, []string{"serve", "--listen", "127.0.0.1:0"}, env, strings.NewReader(""), out, log, cli.Options{})
+	}()
+	select {
+	case <-log.started:
+	case <-ended:
+		t.Fatal(log.String())
+	}
+	is.Equal(out.String(), "")
+	is.NoErr(other.Rollback())
+	select {
+	case <-out.started:
+	case <-ended:
+		t.Fatal(log.String())
+	}
+	stop()
+	is.Equal(<-ended, 0)
 }
 
 // TestKeyMadeMeanwhile has another process make the key and seal with it between the
@@ -113,7 +152,7 @@ func startTogether(t *testing.T, extra []string) {
 	var logs [n]bytes.Buffer
 	ended := make(chan int, n)
 	for i := range n {
-		outs[i] = &printed{started: make(chan struct{})}
+		outs[i] = &printed{started: make(chan struct{}), sign: "listening on"}
 		go func() {
 			ended <- cli.Main(ctx, []string{"serve", "--listen", "127.0.0.1:0"}, env, strings.NewReader(""), outs[i], &logs[i], cli.Options{})
 		}()

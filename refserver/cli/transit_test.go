@@ -58,7 +58,7 @@ func keyService(t *testing.T) (s *transittest.Server, env []string) {
 func serving(t *testing.T, env []string) (url string, stop func() (int, string)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	out := &printed{started: make(chan struct{})}
+	out := &printed{started: make(chan struct{}), sign: "listening on"}
 	var errs bytes.Buffer
 	ended := make(chan int, 1)
 	go func() {
