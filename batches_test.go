@@ -236,6 +236,52 @@ func TestJoinedUnderTheHead(t *testing.T) {
 	}
 }
 
+// TestPanicRevealsNothing: where storage panics between decision and commit, whoever
+// shares the transaction is told that the outcome is unknown, and given nothing.
+func TestPanicRevealsNothing(t *testing.T) {
+	inCrowd(t, func(t *testing.T, c *crowd) {
+		is := is.New(t)
+		vend := func() (err error) {
+			defer func() {
+				if recover() != nil {
+					err = agentkey.ErrUnknown // the one that carried out the transaction
+				}
+			}()
+			return c.vend(t.Context(), c.tool.ID)
+		}
+		decisions := 0
+		c.store.within = func() {
+			if decisions++; decisions == 2 { // after the one behind which they queue up
+				panic("a fault of the storage")
+			}
+		}
+		errs, _ := c.together(vend, vend, vend)
+		for _, err := range errs {
+			is.True(errors.Is(err, agentkey.ErrUnknown))
+		}
+		is.Equal(c.vends(), 1)
+		is.NoErr(c.vend(t.Context(), c.tool.ID)) // and the queue goes on
+	})
+}
+
+// TestNobodyIsLeftOut: who leads is in its batch, also if what takes access away and
+// goes alone comes in the moment before it begins.
+func TestNobodyIsLeftOut(t *testing.T) {
+	t.Parallel()
+	is := is.New(t)
+	k := agentkeytest.New(t)
+	vend := vender(k)
+	other, _ := k.Agent("other")
+	k.Allow(other, k.Tool("GitHub", "ghp_test_other"))
+	do := []func() error{
+		func() error { return vend(t.Context()) },
+		func() error { return second(k.SuspendAgent(t.Context(), k.Owner, other.ID)) },
+	}
+	for range 3000 {
+		is.NoErr(errors.Join(atOnce(4, func(i int) error { return do[i%2]() })...))
+	}
+}
+
 // TestPoisonedNeighbour: a vend that meets an edited row fails alone. The batch is
 // run again one by one.
 func TestPoisonedNeighbour(t *testing.T) {

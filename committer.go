@@ -116,6 +116,9 @@ func (m *Manager) carryOut(ctx context.Context, c *company) {
 	var fault *faultError
 	switch {
 	case err == nil:
+		for _, p := range ps {
+			p.err = p.decided
+		}
 		b.committed()
 	case len(ps) > 1 && errors.As(err, &fault) && !away(err):
 		for _, p := range ps {
@@ -163,7 +166,7 @@ func (m *Manager) again(ctx context.Context, op *operation, err error) error {
 		var b *batch
 		if b, err = m.attempt(ctx, &company{ps: []*pending{p}}, errors.Is(err, errStale)); err == nil {
 			b.committed()
-			return p.err
+			return p.decided
 		}
 	}
 	if errors.Is(err, errStale) {
@@ -330,9 +333,9 @@ func (b *batch) decide(ctx context.Context, tx storage.Tx, base *state, ps []*pe
 	}
 	for _, p := range ps {
 		u := &unit{state: &read}
-		if p.err = operationError(p.op.decide(u)); p.err != nil {
-			if errors.Is(p.err, errStale) || errors.Is(p.err, errConflict) || errors.Is(p.err, ErrIntegrity) || len(ps) > 1 {
-				return p.err // what it has changed already stands in the state of its neighbours
+		if p.decided = operationError(p.op.decide(u)); p.decided != nil {
+			if errors.Is(p.decided, errStale) || errors.Is(p.decided, errConflict) || errors.Is(p.decided, ErrIntegrity) || len(ps) > 1 {
+				return p.decided // what it has changed already stands in the state of its neighbours
 			}
 			clear(read.charged)
 			maps.DeleteFunc(b.recorded, func(_ refusalKey, r recorded) bool { return r.unit == u })

@@ -54,9 +54,12 @@ type pending struct {
 	op   *operation
 	by   time.Time // when it must have been decided; zero: it takes its time
 	keys *rings    // nil: to be acquired
-	err  error
-	turn chan bool // true: it is this one's turn to carry out a batch; false: err is there
-	lead bool      // true is sent, or was
+	// err is what the caller is told: ErrUnknown unless it is known better, as a panic
+	// may pass through here. decided is what the last run came to, which counts once
+	// that is committed.
+	err, decided error
+	turn         chan bool // true: it is this one's turn to carry out a batch; false: err is there
+	lead         bool      // it carries out the next batch
 	// passed is how many went before it that came later.
 	passed int
 }
@@ -78,14 +81,14 @@ func (q *queue) submit(p *pending, carryOut func(context.Context, *company)) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p.turn = make(chan bool, 1)
+	p.err, p.turn = ErrUnknown, make(chan bool, 1)
 	q.mu.Lock()
 	if !q.admit(p) {
 		q.mu.Unlock()
 		return ErrOverloaded
 	}
 	leads := !q.busy
-	q.busy = true
+	p.lead, q.busy = leads, true
 	q.mu.Unlock()
 	if leads {
 		q.carry(ctx, carryOut)
@@ -220,9 +223,6 @@ func (c *company) first() (n int) {
 }
 
 func (c *company) take(n int) {
-	for _, p := range c.q.waiting[:n] {
-		p.err = ErrUnknown // unless it is told otherwise: a panic passes through here
-	}
 	c.ps = append(c.ps, c.q.waiting[:n]...)
 	c.q.waiting = slices.Delete(c.q.waiting, 0, n)
 }
