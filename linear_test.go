@@ -21,6 +21,7 @@ import (
 
 	agentkey "github.com/agentkey-dev/agentkey-go"
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/internal/histories"
 	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 	"github.com/agentkey-dev/agentkey-go/ratelimit"
@@ -74,11 +75,11 @@ func TestLinearizableOnPostgres(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		return func(t testing.TB) storage.Store { return clockless{openSchema(t, dsn, schema)} }
+		return func(t testing.TB) storage.Store { return dbtest.Clockless{Store: openSchema(t, dsn, schema)} }
 	})
 }
 
-func openSchema(t testing.TB, dsn, schema string) storage.Store {
+func openSchema(t testing.TB, dsn, schema string) *bunstore.Store {
 	t.Helper()
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
@@ -91,7 +92,7 @@ func openSchema(t testing.TB, dsn, schema string) storage.Store {
 	return migrated(t, store, err)
 }
 
-func migrated(t testing.TB, store *bunstore.Store, err error) storage.Store {
+func migrated(t testing.TB, store *bunstore.Store, err error) *bunstore.Store {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -101,24 +102,6 @@ func migrated(t testing.TB, store *bunstore.Store, err error) storage.Store {
 		t.Fatal(err)
 	}
 	return store
-}
-
-// clockless hides the database's clock: the histories move one of their own, far
-// from it, and a node whose clock is wrong vends nothing.
-type clockless struct{ storage.Store }
-
-type clocklessTx struct{ storage.Tx }
-
-func (s clockless) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
-	return s.Store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error {
-		return fn(ctx, clocklessTx{tx})
-	})
-}
-
-func (tx clocklessTx) Head(ctx context.Context) (storage.Head, error) {
-	head, err := tx.Tx.Head(ctx)
-	head.Now = 0
-	return head, err
 }
 
 // checkTime is how long checking one history may take.

@@ -324,7 +324,7 @@ func stores(t *testing.T, test func(t *testing.T, store storage.Store, rounds in
 		t.Parallel()
 		test(t, memstore.New(), few)
 	})
-	dbtest.Each(t, func(t *testing.T, open dbtest.Database) { test(t, clockless{open(t)}, fewer) })
+	dbtest.Each(t, func(t *testing.T, open dbtest.Database) { test(t, dbtest.Clockless{Store: open(t)}, fewer) })
 }
 
 // Law 2: whatever is revoked stays so, on every backend.

@@ -27,7 +27,9 @@ func TestSharedWindowsHoldAcrossManagers(t *testing.T) {
 		store := memstore.New()
 		sharedWindows(t, store, store)
 	})
-	dbtest.Each(t, func(t *testing.T, open dbtest.Database) { sharedWindows(t, clockless{open(t)}, clockless{open(t)}) })
+	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
+		sharedWindows(t, dbtest.Clockless{Store: open(t)}, dbtest.Clockless{Store: open(t)})
+	})
 }
 
 func sharedWindows(t *testing.T, here, there storage.Store) {

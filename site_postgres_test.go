@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/agentkey-dev/agentkey-go/agentkeytest"
+	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/internal/pgtest"
 )
 
@@ -101,7 +102,7 @@ func (d *dump) copyTo(t testing.TB, c *burglary) {
 	noErr(t, err)
 	t.Cleanup(func() { _ = c.raw.Close() })
 	c.raw.SetMaxOpenConns(1)
-	c.store = clockless{store}
+	c.store = dbtest.Clockless{Store: store}
 	execRaw(t, c.raw, asSQLite)
 	for _, check := range c.texts(`SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
 		FROM pg_constraint WHERE contype = 'c' AND connamespace = current_schema()::regnamespace AND conrelid <> 0`) {

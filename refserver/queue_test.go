@@ -76,7 +76,9 @@ func TestFullQueue(t *testing.T) {
 		is.Equal(f.Do("POST", "/api/admin/agents", other, `{"name":"elsewhere"}`).Status, http.StatusCreated)
 		is.Equal(time.Since(began), time.Duration(0)) // of the bubble's clock: nobody waited
 		var suspended servertest.Response
-		all.Go(func() { suspended = f.Send(servertest.Request{Method: "DELETE", Path: "/api/admin/agents/" + agent, Token: f.Owner}) })
+		all.Go(func() {
+			suspended = f.Send(servertest.Request{Method: "DELETE", Path: "/api/admin/agents/" + agent, Token: f.Owner})
+		})
 		synctest.Wait()
 		close(store.letGo)
 		all.Wait()

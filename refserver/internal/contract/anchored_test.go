@@ -47,7 +47,7 @@ func TestAnchored(t *testing.T) {
 		is := is.New(t)
 		dir := &shelf{kept: make(map[string][]byte)}
 		o := unlimited()
-		o.Store, o.Anchors, o.Config = timeless{open(t)}, []agentkey.Anchor{dir}, refserver.Config{AnchorRevocations: time.Minute}
+		o.Store, o.Anchors, o.Config = dbtest.Clockless{Store: open(t)}, []agentkey.Anchor{dir}, refserver.Config{AnchorRevocations: time.Minute}
 		f := servertest.New(t, o)
 		agent, key := f.Agent("bot")
 		tool := f.Tool("Linear", "lin_api_test_x")

@@ -2,7 +2,6 @@ package contract_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/agentkey-dev/agentkey-go/internal/dbtest"
 	"github.com/agentkey-dev/agentkey-go/refserver/internal/servertest"
-	"github.com/agentkey-dev/agentkey-go/storage"
 )
 
 const unknownID = "0190f7a2-3f7e-7c55-9a31-5d6f4f0c2b10"
@@ -24,25 +22,9 @@ func each(t *testing.T, o servertest.Options, test func(t *testing.T, f *servert
 	t.Helper()
 	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
 		o := o
-		o.Store = timeless{open(t)}
+		o.Store = dbtest.Clockless{Store: open(t)}
 		test(t, servertest.New(t, o))
 	})
-}
-
-// timeless is a database without a clock of its own. With one, the server vends
-// only as long as its clock agrees, and the clock of these tests is moved.
-type timeless struct{ storage.Store }
-
-func (s timeless) Update(ctx context.Context, organization string, fn func(context.Context, storage.Tx) error) error {
-	return s.Store.Update(ctx, organization, func(ctx context.Context, tx storage.Tx) error { return fn(ctx, timelessTx{tx}) })
-}
-
-type timelessTx struct{ storage.Tx }
-
-func (t timelessTx) Head(ctx context.Context) (storage.Head, error) {
-	h, err := t.Tx.Head(ctx)
-	h.Now = 0
-	return h, err
 }
 
 // keys are the names of an object's members, sorted.

@@ -17,7 +17,7 @@ func TestUnreadableCredential(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, open dbtest.Database) {
 		is := is.New(t)
-		store := timeless{open(t)}
+		store := dbtest.Clockless{Store: open(t)}
 		o := unlimited()
 		o.Store = store
 		f := servertest.New(t, o)
